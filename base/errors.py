@@ -1,0 +1,57 @@
+"""Root of the error tree. Every error that crosses a room's border is one of these.
+
+ConfigError is the user's to mend, ProtocolError names whose fault bad bytes are, PathError and
+PlatformError carry the numbers a caller needs to act.
+"""
+
+from __future__ import annotations
+
+
+class WeftError(Exception):
+    """Any error raised on purpose by this program."""
+
+
+class ConfigError(WeftError):
+    """The user's input is wrong; the message names the option and the remedy."""
+
+
+class ProtocolError(WeftError):
+    """A rule of a wire protocol was broken; see the two subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke it: a bug of ours."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other end broke it: closes one connection, never the process."""
+
+
+class PathError(WeftError):
+    """The underlay path cannot do what was asked."""
+
+
+class UnderlayError(PathError):
+    """Sending failed with ``errno``."""
+
+    def __init__(self, message: str, errno: int) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class PlatformError(WeftError):
+    """The kernel or a tool refused: ``operation`` on ``subject`` gave ``errno`` (0: none)."""
+
+    def __init__(self, operation: str, subject: str, reason: str, errno: int = 0) -> None:
+        super().__init__(f"{operation} {subject}: {reason}")
+        self.operation = operation
+        self.subject = subject
+        self.errno = errno
+
+
+class CaptureError(PlatformError):
+    """The TAP or packet socket cannot be had or used."""
+
+
+class NetlinkError(PlatformError):
+    """A link, address or route operation failed."""

@@ -1,0 +1,1 @@
+"""Topology of the mesh of peers. No datagram path, no sockets."""
