@@ -6,7 +6,7 @@
  *     | dst = its src MAC | src = its dst MAC | tags, type | IP 20 / 40 | ICMP 8 | quote |
  *
  * Weave answers without looking; we keep to the RFCs' "must not", which on the wire only means silence.
- * Never quoted: Ethernet padding. Weave's answer has TOS 0 whatever the frame had (vectors), so has ours.
+ * Never quoted: Ethernet padding.
  *
  * Ref: Weave Net 2.8 router/sleeve.go (handleFragmentation), RFC 792, RFC 1122 3.2.2, RFC 1191 4,
  * RFC 4443 2.4 and 3.2. */
@@ -107,6 +107,7 @@ size_t wn_icmp4_too_big(const uint8_t *frame, size_t len, uint16_t mtu, uint8_t 
     uint8_t *answer = out + WN_ETH_LEN;
     memset(answer, 0, IP4_LEN + ICMP4_LEN);
     answer[0] = 0x45;
+    answer[1] = ip[1]; /* TOS */
     wn_put16(answer + 2, (uint16_t)packet_len);
     answer[8] = HOP_LIMIT;
     answer[9] = PROTO_ICMP4;

@@ -1,0 +1,1 @@
+"""Tests of the C code, through its cffi face."""
