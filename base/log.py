@@ -84,8 +84,8 @@ class JsonFormatter(logging.Formatter):
 class RateLimiter(logging.Filter):
     """Lets ``burst`` records of one (logger, level, message) pass per ``interval_s``.
 
-    The rest is counted; the count rides on the next record that passes. Memory is bounded by the number of distinct
-    constant messages in the program.
+    The rest is counted; the count rides on the next record that passes. Memory is bounded by the
+    number of distinct constant messages in the program.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Unicast and broadcast routes from a graph of connections; pure functions of the topology.
 
 Every peer computes the same breadth-first tree from the same topology, so that each broadcast
-reaches each peer exactly once. That needs one rule kept strictly: *inside a level peers are processed in
-ascending name order*. Frames use the graph of connections that both ends call established
-(:meth:`Graph.established`); gossip will use all of them (:meth:`Graph.all_connections`).
+reaches each peer exactly once. That needs one rule kept strictly: *inside a level peers are
+processed in ascending name order*. Frames use the graph of connections that both ends call
+established (:meth:`Graph.established`); gossip will use all (:meth:`Graph.all_connections`).
 
 Source of truth: mesh specification 11, vectors ``routes.json``.
 """

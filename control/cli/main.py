@@ -1,0 +1,265 @@
+"""The ``weft`` command: launch, control, router, demo, status, report, version.
+
+Errors of the user are one line on standard error, ``weft: <option>: what is wrong; what to do``,
+and exit code 1 (usage errors too, as the original). Heavy imports wait until a command needs them.
+Source of truth: node specification 8 and 10.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from base import log
+from base.errors import ConfigError, WeftError
+from control.cli import options as opt
+from control.cli.commands import RouterOptions, replace_process, router_argv, weft_argv
+
+EXIT_USER_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="weft",
+    help="A flat Ethernet for containers across hosts, compatible with Weave Net.",
+    add_completion=True,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_LAUNCH_EXAMPLES = """
+Start this node in the foreground: control and router, restarted when they die.
+
+SIGHUP rereads the peers file without losing a frame; SIGTERM or Ctrl-C stops both.
+
+Examples:
+
+  weft launch --static /etc/weft/peers.toml
+
+  weft launch --static peers.toml --name ce:01:00:00:00:01 --mtu 1410 --port 6783
+"""
+
+_CONTROL_EXAMPLES = """
+Run control alone: it serves the peers file to the router and the HTTP API.
+
+Examples:
+
+  weft control --static /etc/weft/peers.toml
+
+  weft control --static peers.toml --nickname host1 --http-addr 127.0.0.1:6784
+"""
+
+_ROUTER_EXAMPLES = """
+Run the router alone: it moves frames and gets its table from control.
+
+Examples:
+
+  weft router
+
+  weft router --weave-bridge weave --mtu auto --capture tap --loops auto
+"""
+
+
+@app.callback(invoke_without_command=True)
+def _weft(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        _print_version()
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command(help=_LAUNCH_EXAMPLES)
+def launch(
+    *,
+    static: opt.Static = None,
+    name: opt.Name = None,
+    nickname: opt.Nickname,
+    bridge: opt.Bridge = "weave",
+    host: opt.Host = "",
+    port: opt.Port = opt.DEFAULT_PORT,
+    mtu: opt.Mtu = "auto",
+    capture: opt.Capture = "tap",
+    loops: opt.Loops = "auto",
+    spin_us: opt.SpinUs = "0",
+    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+    log_level: opt.LogLevel = "info",
+    log_format: opt.LogFormat = "kv",
+) -> None:
+    """Start control and router and keep them alive."""
+    from control.supervisor import Supervisor
+
+    log.setup(log_level, log_format)
+    control = weft_argv("control", "--static", str(_static(static)), "--nickname", nickname)
+    if name is not None:
+        control += ["--name", name]
+    control += ["--control-socket", str(control_socket), "--http-addr", http_addr]
+    control += ["--port", str(port), "--log-level", log_level, "--log-format", log_format]
+    router = router_argv(
+        RouterOptions(control_socket, bridge, host, port, mtu, capture, loops, spin_us, log_level)
+    )
+    raise typer.Exit(anyio.run(Supervisor(control, router).run))
+
+
+@app.command(help=_CONTROL_EXAMPLES)
+def control(
+    *,
+    static: opt.Static = None,
+    name: opt.Name = None,
+    nickname: opt.Nickname,
+    port: opt.Port = opt.DEFAULT_PORT,
+    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+    log_level: opt.LogLevel = "info",
+    log_format: opt.LogFormat = "kv",
+) -> None:
+    """Serve a peers file to the router."""
+    from control.daemon import ControlOptions, run
+
+    log.setup(log_level, log_format)
+    options = ControlOptions(_static(static), name, nickname, control_socket, http_addr, port)
+    anyio.run(run, options)
+
+
+@app.command(help=_ROUTER_EXAMPLES)
+def router(
+    *,
+    bridge: opt.Bridge = "weave",
+    host: opt.Host = "",
+    port: opt.Port = opt.DEFAULT_PORT,
+    mtu: opt.Mtu = "auto",
+    capture: opt.Capture = "tap",
+    loops: opt.Loops = "auto",
+    spin_us: opt.SpinUs = "0",
+    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
+    log_level: opt.LogLevel = "info",
+) -> None:
+    """Become the router process."""
+    replace_process(
+        router_argv(
+            RouterOptions(
+                control_socket, bridge, host, port, mtu, capture, loops, spin_us, log_level
+            )
+        )
+    )
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def demo(context: typer.Context) -> None:
+    """Show a cluster on this machine: weft demo --nodes 3 (see weft demo --help)."""
+    replace_process([sys.executable, "-P", "-m", "lab.demo", *context.args])
+
+
+@app.command()
+def status(
+    part: Annotated[
+        str, typer.Argument(metavar="[targets|connections|peers]", show_default=False)
+    ] = "",
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Say how the node is; exit code 1 while it is not ready.
+
+    Examples:
+      weft status
+
+      weft status connections
+    """
+    from control.cli.client import get
+
+    if part not in ("", "targets", "connections", "peers"):
+        raise ConfigError(f"status: no part {part!r}; use targets, connections, peers or nothing")
+    answer = get(http_addr, f"/status/{part}" if part else "/status")
+    margin = "" if part else "\n"
+    sys.stdout.write(f"{margin}{answer.text}{margin}")
+    if not answer.is_success:
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command()
+def report(
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Tell all: connections, MAC addresses, counters.
+
+    Examples:
+      weft report
+
+      weft report --json | jq .Counters
+    """
+    from control.cli.client import report as fetch
+    from control.cli.render import print_report
+
+    text, decoded = fetch(http_addr)
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_report(decoded)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _print_version()
+
+
+def _print_version() -> None:
+    from control.version import weft_version
+
+    typer.echo(f"weft {weft_version()}")
+
+
+def _static(path: Path | None) -> Path:
+    if path is not None:
+        return path
+    if opt.DEFAULT_STATIC.exists():
+        return opt.DEFAULT_STATIC
+    raise ConfigError(f"--static: no peers file; name one or write {opt.DEFAULT_STATIC}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(arguments, prog_name="weft", standalone_mode=False)
+    except typer.TyperException as err:
+        print(_usage_error(err), file=sys.stderr)
+    except WeftError as err:
+        print(f"weft: {_one_line(str(err))}", file=sys.stderr)
+        return getattr(err, "exit_code", EXIT_USER_ERROR)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_USER_ERROR
+    else:
+        return result if isinstance(result, int) else 0
+    return EXIT_USER_ERROR
+
+
+def _usage_error(err: typer.TyperException) -> str:
+    """One line from typer's idea of a usage error: option first, then the remedy."""
+    context = getattr(err, "ctx", None)
+    param = getattr(err, "param", None)
+    command = context.command_path if context is not None else "weft"
+    message = _one_line(err.message if param is not None and err.message else err.format_message())
+    message = message.rstrip(".")
+    if param is not None and getattr(param, "opts", None):
+        message = f"{param.opts[-1]}: {message}"
+    return f"weft: {message}; see '{command} --help'"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
