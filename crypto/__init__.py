@@ -1,0 +1,1 @@
+"""Keys and boxes for what leaves this node; no sockets, no peers."""

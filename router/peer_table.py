@@ -1,0 +1,217 @@
+"""What control told us, turned into the tables that the data path reads. Sans-IO.
+
+Peers and neighbours get small indices that stay theirs for as long as they are known, because FDB
+entries and forwarders refer to them. Each change builds new tables and swaps them in at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from base.errors import RemoteProtocolError
+from base.ipc import BroadcastRoute, Connection, Delta, Peer, Snapshot, UnicastRoute
+from native import lib
+from native.datapath import Datapath, Tables
+
+_FORWARDER_NONE: Final = 0xFFFF
+
+
+class _Indices:
+    """Names → small numbers, lowest free first."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self.of: dict[bytes, int] = {}
+        self._taken: set[int] = set()
+        self._next = 0
+
+    def assign(self, name: bytes) -> int:
+        """The name's number, a new one if it has none."""
+        index = self.of.get(name)
+        if index is not None:
+            return index
+        while self._next in self._taken:
+            self._next += 1
+        if self._next >= self._most:
+            raise RemoteProtocolError(f"control link: more than {self._most} {self._what}")
+        self.of[name] = self._next
+        self._taken.add(self._next)
+        return self._next
+
+    def release(self, name: bytes) -> int:
+        """Free the name's number and return it."""
+        index = self.of.pop(name)
+        self._taken.discard(index)
+        self._next = min(self._next, index)
+        return index
+
+    @property
+    def span(self) -> int:
+        """One more than the highest number in use."""
+        return max(self._taken, default=-1) + 1
+
+
+@dataclass(slots=True, frozen=True)
+class Neighbour:
+    """A neighbour's forwarder index and what control said of its connection."""
+
+    forwarder: int
+    connection: Connection
+
+
+class PeerTable:
+    """The state behind the tables in force."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._peers = _Indices(lib.WN_PEERS_MAX, "peers")
+        self._forwarders = _Indices(lib.WN_FORWARDERS_MAX, "neighbours")
+        self._known: dict[bytes, Peer] = {}
+        self._connections: dict[bytes, Connection] = {}
+        self._unicast: tuple[UnicastRoute, ...] = ()
+        self._broadcast: tuple[BroadcastRoute, ...] = ()
+        self.name = b""
+        self.nick = ""
+        #: Number of the state in force; -1: none yet.
+        self.seq = -1
+
+    @property
+    def neighbours(self) -> dict[bytes, Neighbour]:
+        """By peer name."""
+        return {
+            name: Neighbour(self._forwarders.of[name], connection)
+            for name, connection in self._connections.items()
+        }
+
+    def peer_of_index(self, index: int) -> Peer | None:
+        """The peer that an FDB entry refers to."""
+        for name, number in self._peers.of.items():
+            if number == index:
+                return self._known[name]
+        return None
+
+    def peers_by_index(self) -> dict[int, Peer]:
+        """All peers by index."""
+        return {number: self._known[name] for name, number in self._peers.of.items()}
+
+    def neighbour_of_forwarder(self, forwarder: int) -> bytes | None:
+        """Peer name behind a forwarder index."""
+        for name, number in self._forwarders.of.items():
+            if number == forwarder:
+                return name
+        return None
+
+    def apply_snapshot(self, snapshot: Snapshot) -> set[bytes]:
+        """Replace everything; names of neighbours that are new or have another address.
+
+        Raises:
+            RemoteProtocolError: the snapshot contradicts itself; the old state stays in force.
+        """
+        known = {peer.name: peer for peer in snapshot.peers}
+        known.setdefault(snapshot.name, Peer(snapshot.name, snapshot.nick))
+        connections = {connection.peer: connection for connection in snapshot.connections}
+        _check(snapshot.name, known, connections, snapshot.unicast, snapshot.broadcast)
+        self.name, self.nick = snapshot.name, snapshot.nick
+        return self._install(
+            known, connections, snapshot.unicast, snapshot.broadcast, snapshot.seq
+        )
+
+    def apply_delta(self, delta: Delta) -> set[bytes]:
+        """Apply one change to the state before it; names as :meth:`apply_snapshot`.
+
+        Raises:
+            RemoteProtocolError: the result contradicts itself; the old state stays in force.
+        """
+        known = {k: v for k, v in self._known.items() if k not in set(delta.peers_gone)}
+        known.update({peer.name: peer for peer in delta.peers})
+        connections = {
+            k: v for k, v in self._connections.items() if k not in set(delta.connections_gone)
+        }
+        connections.update({connection.peer: connection for connection in delta.connections})
+        unicast = self._unicast if delta.unicast is None else delta.unicast
+        broadcast = self._broadcast if delta.broadcast is None else delta.broadcast
+        _check(self.name, known, connections, unicast, broadcast)
+        return self._install(known, connections, unicast, broadcast, delta.seq)
+
+    def _install(
+        self,
+        known: dict[bytes, Peer],
+        connections: dict[bytes, Connection],
+        unicast: tuple[UnicastRoute, ...],
+        broadcast: tuple[BroadcastRoute, ...],
+        seq: int,
+    ) -> set[bytes]:
+        gone_peers = [name for name in self._known if name not in known]
+        gone_forwarders = [name for name in self._connections if name not in connections]
+        changed = {
+            name
+            for name, connection in connections.items()
+            if self._connections.get(name) != connection
+        }
+        for name in known:
+            self._peers.assign(name)
+        for name in changed:
+            connection = connections[name]
+            self._datapath.set_forwarder(
+                self._forwarders.assign(name),
+                self._peers.of[name],
+                name,
+                connection.addr,
+                connection.port,
+            )
+        self._datapath.swap(self._build(known, connections, unicast, broadcast))
+        # numbers are free only now that no table in force names them
+        for name in gone_peers:
+            self._peers.release(name)
+        for name in gone_forwarders:
+            self._datapath.clear_forwarder(self._forwarders.release(name))
+        self._known, self._connections = known, connections
+        self._unicast, self._broadcast = unicast, broadcast
+        self.seq = seq
+        return changed
+
+    def _build(
+        self,
+        known: dict[bytes, Peer],
+        connections: dict[bytes, Connection],
+        unicast: tuple[UnicastRoute, ...],
+        broadcast: tuple[BroadcastRoute, ...],
+    ) -> Tables:
+        peers, forwarders = self._peers.of, self._forwarders.of
+        hops = sum(len(route.via) for route in broadcast)
+        tables = Tables(self._peers.span, peers[self.name], hops)
+        for name in known:
+            tables.set_peer(peers[name], name)
+        for name in connections:
+            tables.set_neighbour(peers[name], forwarders[name])
+        for uni in unicast:
+            if uni.dst != self.name:
+                tables.set_unicast(peers[uni.dst], forwarders[uni.via])
+        for route in broadcast:
+            tables.set_broadcast(peers[route.src], [forwarders[via] for via in route.via])
+        return tables
+
+
+def _check(
+    ourself: bytes,
+    known: dict[bytes, Peer],
+    connections: dict[bytes, Connection],
+    unicast: tuple[UnicastRoute, ...],
+    broadcast: tuple[BroadcastRoute, ...],
+) -> None:
+    if any(len(name) != 6 for name in known):
+        raise RemoteProtocolError("control link: a peer name is not 6 bytes")
+    if ourself not in known:
+        raise RemoteProtocolError("control link: we are not among the peers")
+    if ourself in connections or not connections.keys() <= known.keys():
+        raise RemoteProtocolError("control link: a connection to an unknown peer")
+    for uni in unicast:
+        if uni.dst == ourself:
+            continue
+        if uni.dst not in known or uni.via not in connections:
+            raise RemoteProtocolError("control link: a unicast route leads nowhere")
+    for route in broadcast:
+        if route.src not in known or not set(route.via) <= connections.keys():
+            raise RemoteProtocolError("control link: a broadcast route leads nowhere")
