@@ -21,7 +21,6 @@ from lab.container import Container
 from lab.namespaces import Namespace, Namespaces
 from lab.node import Node
 from lab.process import CommandError, Process
-from lab.sniff import Capture
 
 Role = Literal["launch", "control", "router"]
 
@@ -32,7 +31,7 @@ BRIDGE = "weave"
 def weft_argv() -> list[str]:
     """How to start ``weft``: the command beside this Python, else the module it stands for."""
     command = Path(sys.executable).with_name("weft")
-    return [str(command)] if command.exists() else [sys.executable, "-m", "control.cli.main"]
+    return [str(command)] if command.exists() else [sys.executable, "-m", "control.cli"]
 
 
 def weft_environment() -> dict[str, str]:
@@ -244,7 +243,3 @@ class Host(Node):
             lambda: sorted(os.listdir(f"/sys/class/net/{bridge}/brif")),  # noqa: PTH208
             mounts=True,
         )
-
-    def capture(self, interface: str | None = None) -> Capture:
-        """Start to record every packet of ``interface`` (the uplink by default); close it."""
-        return Capture(self, interface or self.uplink)

@@ -29,6 +29,7 @@ from typing import Any, Literal, Self
 import anyio
 from anyio import to_thread
 
+from base.errors import WeftError
 from lab import plan, preflight, references
 from lab.container import Container
 from lab.host import Host
@@ -207,11 +208,21 @@ class Lab:
         """Start every router, attach all containers, wait until every container reaches all others.
 
         Raises:
-            CommandError: a router does not start, or a container stays unreachable.
+            WeftError: a router does not start, or a container stays unreachable.
         """
+        failures: list[WeftError] = []
+
+        async def start(host: Host) -> None:
+            try:
+                await host.start_weft(*options, mtu=mtu)
+            except WeftError as err:
+                failures.append(err)
+
         async with anyio.create_task_group() as group:
             for host in self.hosts:
-                group.start_soon(_start, host, options, mtu)
+                group.start_soon(start, host)
+        if failures:
+            raise failures[0]
         await self.wait_connected(connect_timeout_s)
 
     async def wait_connected(self, timeout_s: float = 15.0) -> None:
@@ -314,10 +325,6 @@ def _with_mtu(pair: tuple[Container, Container], mtu: int | None) -> tuple[Conta
         for container in pair:
             container.set_mtu(mtu)
     return pair
-
-
-async def _start(host: Host, options: tuple[str, ...], mtu: int | Literal["auto"]) -> None:
-    await host.start_weft(*options, mtu=mtu)
 
 
 async def _until_reachable(one: Container, other: Container, timeout_s: float) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from lab.namespaces import Namespace, Namespaces
 from lab.process import CommandError, Completed, Process, run
+from lab.sniff import Capture
 
 T = TypeVar("T")
 
@@ -123,6 +124,14 @@ class Node:
         shown = (await self.run("ethtool", "-k", interface)).stdout
         if f"generic-segmentation-offload: {state}" not in shown:
             raise CommandError(f"{self.name}: ethtool -K {interface}: {done.stderr or shown}")
+
+    def capture(self, interface: str = "eth0") -> Capture:
+        """Start to record every packet of ``interface``; the caller closes it.
+
+        Raises:
+            OSError: no such interface.
+        """
+        return Capture(interface, f"{self.name}/{interface}", self.call)
 
     def enter_command(self) -> str:
         """Shell command that opens a shell here while the lab lives, for debugging."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from base.errors import WeftError
-from lab.node import Node
 
 BUFFER_BYTES = 256 * 1024 * 1024
 
@@ -65,10 +64,16 @@ class Capture:
         OSError: no such interface.
     """
 
-    def __init__(self, node: Node, interface: str) -> None:
-        self._name = f"{node.name}/{interface}"
+    def __init__(
+        self,
+        interface: str,
+        label: str,
+        inside: Callable[[Callable[[], socket.socket]], socket.socket],
+    ) -> None:
+        """``inside`` runs a function in the namespace of ``interface``; see Node.capture."""
+        self._label = label
         self._packets: list[Packet] = []
-        self._socket = node.call(lambda: _open(interface))
+        self._socket = inside(lambda: _open(interface))
 
     def packets(self) -> list[Packet]:
         """All packets so far, in order.
@@ -86,7 +91,7 @@ class Capture:
             self._packets.extend(_unpack(data, control, address[2] == _PACKET_OUTGOING))
         _, drops = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         if drops:
-            raise CaptureOverflowError(f"capture on {self._name}: {drops} packets lost")
+            raise CaptureOverflowError(f"capture on {self._label}: {drops} packets lost")
         return self._packets
 
     def clear(self) -> None:

@@ -1,0 +1,239 @@
+"""The demo's work: build, measure every pair, follow one frame, ask every node for its report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+
+from base.errors import ConfigError, WeftError
+from lab import demo_view, frames, plan, preflight
+from lab.container import Container
+from lab.decode import Decoder
+from lab.lab import Lab
+
+_PINGS = 40
+_PING_INTERVAL_S = 0.005
+_MARK_BYTES = 777  # payload of the followed ping: nothing else here has that length
+_HEADERS_BYTES = 14 + 20 + 8
+
+
+class PairResult(msgspec.Struct, frozen=True):
+    """From one container to another. Figures are None when that test failed."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    ok: bool
+    ping_ms: float | None
+    tcp_gbps: float | None
+    udp_gbps: float | None
+    mtu: int
+
+
+class RawResult(msgspec.Struct, frozen=True):
+    """The same machine without an overlay: veth and bridges only."""
+
+    ping_ms: float
+    tcp_gbps: float
+    udp_gbps: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What ``--json`` prints; ``nodes`` is their number."""
+
+    pairs: tuple[PairResult, ...]
+    raw: RawResult
+    nodes: int
+    encrypted: bool
+    topology: str
+
+
+class Hop(msgspec.Struct, frozen=True):
+    """A place where the followed frame was seen: what it looked like, and its bytes there."""
+
+    place: str
+    lines: tuple[str, ...]
+    data: bytes
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """Everything the demo shows."""
+
+    summary: Summary
+    way: tuple[Hop, ...]
+    reports: dict[str, dict[str, Any]]
+    errors: tuple[str, ...]
+
+
+Step = Callable[[str], None]
+
+
+def main(*, nodes: int, topology: str, seconds: int, as_json: bool) -> int:
+    """Run it and print; the exit code.
+
+    Raises:
+        WeftError: it cannot run here, or the nodes do not come up.
+    """
+    plan.check(nodes, topology)
+    if nodes < 2:
+        raise ConfigError(f"--nodes {nodes}: a demo needs at least 2")
+    if seconds < 1:
+        raise ConfigError(f"--seconds {seconds}: give at least 1")
+    preflight.check((*preflight.ALWAYS, "iperf3"))
+    return anyio.run(_until_signal, nodes, topology, seconds, as_json)
+
+
+async def _until_signal(nodes: int, topology: str, seconds: int, as_json: bool) -> int:
+    """Run the demo; a signal cancels it, which takes the lab down in order."""
+    caught = 0
+    failed: WeftError | None = None
+    findings: Findings | None = None
+    async with anyio.create_task_group() as group:
+
+        async def watch(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            nonlocal caught
+            with anyio.open_signal_receiver(
+                signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+            ) as signals:
+                task_status.started()
+                async for number in signals:
+                    caught = number
+                    group.cancel_scope.cancel()
+                    return
+
+        await group.start(watch)
+        try:
+            findings = await _run(nodes, topology, seconds)
+        except WeftError as err:  # raised below, outside the group that would wrap it
+            failed = err
+        group.cancel_scope.cancel()
+    if caught:
+        return 128 + caught
+    if failed is not None:
+        raise failed
+    assert findings is not None
+    for error in findings.errors:
+        demo_view.complain(error)
+    if as_json:
+        print(msgspec.json.encode(findings.summary).decode(), flush=True)
+    else:
+        demo_view.show(findings)
+    return 0 if all(pair.ok for pair in findings.summary.pairs) else 1
+
+
+async def _run(nodes: int, topology: str, seconds: int) -> Findings:
+    tests = nodes * (nodes - 1)
+    errors: list[str] = []
+    with demo_view.progress(total=tests + 4) as step:
+        step(f"build {nodes} hosts")
+        async with Lab(nodes, topology) as lab:
+            raw_ends = lab.raw_pair()
+            step("start the routers")
+            await lab.start_weft()
+            step("measure raw veth")
+            raw = await _measure_raw(*raw_ends, seconds)
+            pairs = [
+                await _measure_pair(one, other, seconds, step, errors)
+                for one, other in _ordered_pairs(lab)
+            ]
+            step("follow one frame")
+            way = await follow(lab, lab.containers[0], _far_end(lab))
+            reports = {host.name: await host.report() for host in lab.hosts}
+            step("remove everything")
+    summary = Summary(tuple(pairs), raw, nodes, encrypted=False, topology=lab.topology)
+    return Findings(summary, way, reports, tuple(errors))
+
+
+def _ordered_pairs(lab: Lab) -> Iterator[tuple[Container, Container]]:
+    for one in lab.containers:
+        for other in lab.containers:
+            if one is not other:
+                yield one, other
+
+
+def _far_end(lab: Lab) -> Container:
+    """The container most hops away from the first."""
+    index = len(lab.containers) // 2 if lab.topology == "ring" else -1
+    return lab.containers[index]
+
+
+async def _measure_raw(one: Container, other: Container, seconds: int) -> RawResult:
+    await one.ping(other)  # neighbour tables
+    ping = await one.ping(other, count=_PINGS, interval_s=_PING_INTERVAL_S)
+    tcp = await one.iperf(other, seconds=seconds)
+    udp = await one.iperf(other, seconds=seconds, udp=True, length=_datagram_len(one))
+    return RawResult(
+        ping_ms=round(ping.median_ms, 4), tcp_gbps=round(tcp.gbps, 3), udp_gbps=round(udp.gbps, 3)
+    )
+
+
+def _datagram_len(container: Container) -> int:
+    return container.mtu(container.interface) - 28
+
+
+async def _measure_pair(
+    one: Container, other: Container, seconds: int, step: Step, errors: list[str]
+) -> PairResult:
+    step(f"{one.name} → {other.name}")
+    mtu = one.mtu(one.interface)
+    ping_ms = tcp_gbps = udp_gbps = None
+    try:
+        ping = await one.ping(other, count=_PINGS, interval_s=_PING_INTERVAL_S)
+        if not ping.ok:
+            raise WeftError(f"none of {ping.sent} pings was answered")
+        ping_ms = round(ping.median_ms, 4)
+        tcp_gbps = round((await one.iperf(other, seconds=seconds)).gbps, 3)
+        udp = await one.iperf(other, seconds=seconds, udp=True, length=_datagram_len(one))
+        udp_gbps = round(udp.gbps, 3)
+    except WeftError as err:
+        errors.append(f"{one.name} → {other.name}: {err}")
+    return PairResult(
+        from_=one.name,
+        to=other.name,
+        ok=bool(tcp_gbps and udp_gbps),
+        ping_ms=ping_ms,
+        tcp_gbps=tcp_gbps,
+        udp_gbps=udp_gbps,
+        mtu=mtu,
+    )
+
+
+async def follow(lab: Lab, one: Container, other: Container) -> tuple[Hop, ...]:
+    """Send one marked ping and return the places where its request was seen, in order of time."""
+    places = [(node, node.interface) for node in (one, other)]
+    captures = [node.capture(interface) for node, interface in places]
+    uplinks = [host.capture() for host in lab.hosts]
+    try:
+        await one.ping(other, count=1, size=_MARK_BYTES)
+        seen: list[tuple[int, Hop]] = []
+        for (node, interface), capture in zip(places, captures, strict=True):
+            verb = "leaves" if node is one else "reaches"
+            for packet in capture.packets():
+                if _is_marked(packet.data, one, other):
+                    lines = (frames.describe(packet.data),)
+                    place = f"{verb} {node.name} by {interface}"
+                    seen.append((packet.time_ns, Hop(place, lines, packet.data)))
+        by_address = {host.address: host.name for host in lab.hosts}
+        for host, capture in zip(lab.hosts, uplinks, strict=True):
+            decoder = Decoder()
+            for packet in capture.packets():
+                datagram = decoder.feed(packet.data)
+                if datagram is None or not packet.outgoing:
+                    continue
+                if any(_is_marked(record.frame, one, other) for record in datagram.records):
+                    place = f"underlay {host.name} → {by_address[datagram.destination]}"
+                    hop = Hop(place, tuple(datagram.describe()), packet.data)
+                    seen.append((packet.time_ns, hop))
+    finally:
+        for capture in (*captures, *uplinks):
+            capture.close()
+    return tuple(hop for _, hop in sorted(seen, key=lambda item: item[0]))
+
+
+def _is_marked(frame: bytes, one: Container, other: Container) -> bool:
+    ends = bytes(map(int, f"{one.ipv4}.{other.ipv4}".split(".")))
+    return len(frame) == _HEADERS_BYTES + _MARK_BYTES and frame[26:34] == ends
