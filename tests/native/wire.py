@@ -18,7 +18,8 @@ MF = 0x2000
 def ones_sum(data: bytes, start: int = 0) -> int:
     """RFC 1071 as the RFC writes it: 16-bit big-endian words, carries folded; not complemented."""
     padded = data + b"\0" * (len(data) % 2)
-    total = start + sum(struct.unpack(f">{len(padded) // 2}H", padded))
+    words: tuple[int, ...] = struct.unpack(f">{len(padded) // 2}H", padded)
+    total = start + sum(words)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
