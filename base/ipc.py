@@ -251,9 +251,10 @@ def decode_for_router(body: bytes) -> ToRouter:
         RemoteProtocolError: not a message of this schema.
     """
     try:
-        return _to_router.decode(body)
+        message: ToRouter = _to_router.decode(body)
     except msgspec.MsgspecError as err:
         raise RemoteProtocolError(f"control link: {err}") from err
+    return message
 
 
 def decode_for_control(body: bytes) -> ToControl:
@@ -263,6 +264,7 @@ def decode_for_control(body: bytes) -> ToControl:
         RemoteProtocolError: not a message of this schema.
     """
     try:
-        return _to_control.decode(body)
+        message: ToControl = _to_control.decode(body)
     except msgspec.MsgspecError as err:
         raise RemoteProtocolError(f"control link: {err}") from err
+    return message

@@ -85,7 +85,7 @@ class Batch:
 
     def put_captured(self, frame: bytes, vnet: bytes = b"") -> int:
         """Add a frame as if captured; ``vnet`` is a 10-byte virtio-net header or empty."""
-        header = vnet if vnet else ffi.NULL
+        header = vnet or ffi.NULL
         return int(lib.wn_batch_put_captured(self.c, header, frame, len(frame)))
 
     def put_datagram(

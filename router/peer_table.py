@@ -114,9 +114,7 @@ class PeerTable:
         connections = {connection.peer: connection for connection in snapshot.connections}
         _check(snapshot.name, known, connections, snapshot.unicast, snapshot.broadcast)
         self.name, self.nick = snapshot.name, snapshot.nick
-        return self._install(
-            known, connections, snapshot.unicast, snapshot.broadcast, snapshot.seq
-        )
+        return self._install(known, connections, snapshot.unicast, snapshot.broadcast, snapshot.seq)
 
     def apply_delta(self, delta: Delta) -> set[bytes]:
         """Apply one change to the state before it; names as :meth:`apply_snapshot`.

@@ -1,10 +1,11 @@
 """Two pipelines and what reads into them.
 
-An :class:`Intake` takes a free batch, fills it from its source and sends it into the first channel.
-A :class:`Pump` sits on one event loop with a persistent reader per descriptor (0.7 µs per event on
-uvloop; waiting anew for each batch costs 14–20 µs) and gives each of its intakes turns until all are
-dry. Then it may poll for a short while without sleeping: an answer that comes within that time needs
-no wake-up, which is most of a round trip's cost on an idle machine. Without traffic nothing runs.
+An :class:`Intake` takes a free batch, fills it from its source and sends it into the first
+channel. A :class:`Pump` sits on one event loop with a persistent reader per descriptor (0.7 µs per
+event on uvloop; waiting anew for each batch costs 14-20 µs) and gives each of its intakes turns
+until all are dry. Then it may poll for a short while without sleeping: an answer that comes within
+that time needs no wake-up, which is most of a round trip's cost on an idle machine. Without traffic
+nothing runs.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class SleeveSocket:
 
     def send(self, datapath: Datapath, batch: Batch) -> bool:
         """Send all messages; refusals are counted and left as events in the batch."""
-        return int(lib.wn_udp_send(datapath.c, batch.c, self._df, self._frag)) == lib.WN_OK
+        code: int = lib.wn_udp_send(datapath.c, batch.c, self._df, self._frag)
+        return code == lib.WN_OK
 
     async def writable(self) -> None:
         """Either socket may have been the full one; a datagram that still blocks comes back."""

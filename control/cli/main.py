@@ -107,7 +107,11 @@ def launch(
     router = router_argv(
         RouterOptions(control_socket, bridge, host, port, mtu, capture, loops, spin_us, log_level)
     )
-    raise typer.Exit(anyio.run(Supervisor(control, router).run))
+
+    async def supervise() -> int:
+        return await Supervisor(control, router).run()
+
+    raise typer.Exit(anyio.run(supervise))
 
 
 @app.command(help=_CONTROL_EXAMPLES)
@@ -263,3 +267,7 @@ def _usage_error(err: typer.TyperException) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

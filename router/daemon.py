@@ -1,0 +1,330 @@
+"""Wiring of the router process: settings, control link, bridge, sockets, pipelines, signals.
+
+Order of a start: bind the sleeve port and look for foreign devices (either may refuse, and nothing
+was changed yet), wait for control's first snapshot, set up bridge and port, pump. From then on the
+process needs control only for news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+import anyio
+import anyio.to_thread
+
+from base.counters import Counter
+from base.errors import CaptureError, RemoteProtocolError, WeftError
+from base.ipc import (
+    BridgeRepaired,
+    Delta,
+    ForwarderReport,
+    MacReport,
+    NeedSnapshot,
+    PathMtuChanged,
+    Peer,
+    ReportRequest,
+    RouterReady,
+    RouterReport,
+    Snapshot,
+    SpecialFrameSeen,
+    ToRouter,
+)
+from base.log import kv, setup
+from base.sdnotify import Notifier
+from capture.bridge import BRIDGE_PORT, BridgeLayout, check_foreign
+from crypto.plain import PlainBox
+from native import lib
+from native.datapath import Batch, Datapath, Event
+from router.bridge_keeper import BridgeKeeper, open_port
+from router.control_link import ControlLink
+from router.forwarder import overlay_mtu
+from router.loops import BACKEND, IngressThread, split
+from router.paths import Paths
+from router.peer_table import PeerTable
+from router.pipeline import CaptureIntake, DatagramIntake, build_egress, build_ingress
+from router.settings import RouterSettings, parse
+from router.stages import PortHolder
+from router.udp import SleeveSocket
+
+log = logging.getLogger(__name__)
+
+_SPECIAL_KINDS = {
+    lib.WN_SPECIAL_HEARTBEAT: "heartbeat",
+    lib.WN_SPECIAL_FRAG_TEST: "frag-test",
+    lib.WN_SPECIAL_PMTU: "pmtu",
+}
+
+
+class Router:
+    """One router process from its first snapshot to its end."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        self._settings = settings
+        self._buffer_bytes = settings.buffer_mb * 1024 * 1024
+        self._datapath = Datapath()
+        self._box = PlainBox()
+        self._table = PeerTable(self._datapath)
+        self._udp = SleeveSocket(settings.host, settings.port, self._buffer_bytes)
+        self._paths = Paths(self._datapath, settings.host, self._box.overhead, self._path_changed)
+        self._link = ControlLink(settings.control_socket, self._handle)
+        self._first_snapshot = anyio.Event()
+        self._keeper: BridgeKeeper | None = None
+        self._layout: BridgeLayout | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started_s = time.monotonic()
+
+    async def run(self) -> None:
+        """Until cancelled or until something can't be mended.
+
+        Raises:
+            WeftError: the host can't be used as asked.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await anyio.to_thread.run_sync(check_foreign, self._wanted_layout("", 0))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._link.run)
+                await self._first_snapshot.wait()
+                tasks.start_soon(self._paths.run)
+                await self._forward()
+        finally:
+            self._udp.close()
+
+    async def _forward(self) -> None:
+        self._layout = self._wanted_layout(_bridge_mac(self._table.name), self._mtu())
+        port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
+        holder = PortHolder(port)
+        egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
+        ingress = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
+        capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed)
+        datagrams = DatagramIntake(self._datapath, self._udp, ingress)
+        main_pump, thread_pump = split(
+            self._settings.loops, capture, datagrams, self._settings.spin_us
+        )
+        self._keeper = BridgeKeeper(
+            self._layout, holder, self._buffer_bytes, self._repaired, main_pump.rewatch
+        )
+        async with anyio.create_task_group() as tasks:
+            thread = None
+            if thread_pump is not None:
+                thread = IngressThread(
+                    ingress, thread_pump, lambda: self._on_main(tasks.cancel_scope.cancel)
+                )
+                thread.start()
+            else:
+                tasks.start_soon(ingress.serve)
+            main_pump.start()
+            tasks.start_soon(egress.serve)
+            tasks.start_soon(self._keeper.run)
+            self._announce()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                main_pump.stop()
+                if thread is not None:
+                    thread.stop()
+                holder.port.close()
+
+    # ---- what control says ---------------------------------------------------------------------
+
+    def _handle(self, message: ToRouter) -> None:
+        if isinstance(message, ReportRequest):
+            self._link.emit(self._report(message))
+        elif isinstance(message, Snapshot):
+            self._apply_snapshot(message)
+        elif message.seq != self._table.seq + 1:
+            self._link.emit(NeedSnapshot(self._table.seq, message.seq))
+        else:
+            self._apply_delta(message)
+
+    def _apply_snapshot(self, snapshot: Snapshot) -> None:
+        renamed = self._table.name not in (b"", snapshot.name)
+        changed = self._table.apply_snapshot(snapshot)
+        self._paths.update(self._table.neighbours, changed)
+        log.info("snapshot in force", extra=kv(seq=snapshot.seq, peers=len(snapshot.peers)))
+        self._first_snapshot.set()
+        if self._keeper is not None:
+            if renamed and self._layout is not None:
+                self._layout = self._wanted_layout(_bridge_mac(snapshot.name), self._layout.mtu)
+                self._keeper.layout = self._layout
+                self._keeper.check_soon()
+            self._announce()
+
+    def _apply_delta(self, delta: Delta) -> None:
+        if self._table.seq < 0:
+            raise RemoteProtocolError("control link: a delta before the first snapshot")
+        changed = self._table.apply_delta(delta)
+        self._paths.update(self._table.neighbours, changed)
+        log.info("delta in force", extra=kv(seq=delta.seq))
+
+    # ---- what control is told ------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        if self._layout is None:
+            return
+        self._link.emit(
+            RouterReady(self._layout.bridge, BRIDGE_PORT, self._udp.port, self._layout.mtu)
+        )
+        log.info(
+            "forwarding",
+            extra=kv(
+                bridge=self._layout.bridge,
+                mtu=self._layout.mtu,
+                capture=self._settings.capture,
+                loops=self._settings.loops,
+            ),
+        )
+        Notifier().ready("forwarding")
+
+    def _path_changed(self, name: bytes, mtu: int, pmtu_bytes: int) -> None:
+        self._link.emit(PathMtuChanged(name, mtu, pmtu_bytes))
+
+    def _repaired(self, what: str, repairs: int) -> None:
+        self._link.emit(BridgeRepaired(what, repairs))
+
+    def _report(self, request: ReportRequest) -> RouterReport:
+        counters = dict(zip((str(c) for c in Counter), self._datapath.counters(), strict=True))
+        counters[Counter.DROP_SOCKET_BUFFER] = self._udp.drops()
+        peers = self._table.peers_by_index()
+        now_s = int(time.monotonic())
+        entries, total = self._datapath.fdb_entries(request.macs_max)
+        unknown = Peer(b"\0" * 6, "")
+        return RouterReport(
+            id=request.id,
+            uptime_s=time.monotonic() - self._started_s,
+            loops=self._settings.loops,
+            capture=self._settings.capture,
+            mtu=self._layout.mtu if self._layout else 0,
+            seq=self._table.seq,
+            bridge_repairs=self._keeper.repairs if self._keeper else 0,
+            counters=counters,
+            forwarders=tuple(self._forwarder_reports()),
+            macs=tuple(
+                MacReport(
+                    mac,
+                    peers.get(index, unknown).name,
+                    peers.get(index, unknown).nick,
+                    max(0, now_s - seen_s),
+                )
+                for mac, index, seen_s in entries
+            ),
+            macs_total=total,
+        )
+
+    def _forwarder_reports(self) -> list[ForwarderReport]:
+        peers = {peer.name: peer for peer in self._table.peers_by_index().values()}
+        out = []
+        for name, neighbour in self._table.neighbours.items():
+            stats = self._datapath.forwarder_stats(neighbour.forwarder)
+            out.append(
+                ForwarderReport(
+                    peer=name,
+                    nick=peers[name].nick,
+                    addr=f"{stats.addr}:{stats.port}",
+                    mtu=stats.mtu,
+                    tx_frames=stats.tx_frames,
+                    tx_datagrams=stats.tx_datagrams,
+                    tx_bytes=stats.tx_bytes,
+                    rx_frames=stats.rx_frames,
+                    rx_datagrams=stats.rx_datagrams,
+                    rx_bytes=stats.rx_bytes,
+                )
+            )
+        return out
+
+    # ---- what the data path noticed --------------------------------------------------------------
+
+    def _on_main(self, call: object, *args: object) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(call, *args)  # type: ignore[arg-type]
+
+    def _egress_events(self, batch: Batch) -> None:
+        self._noticed(batch.events())
+
+    def _ingress_events(self, batch: Batch) -> None:
+        # may run on the ingress thread
+        self._on_main(self._noticed, batch.events())
+
+    def _noticed(self, events: list[Event]) -> None:
+        refused = {event.forwarder for event in events if event.kind == lib.WN_EVENT_PATH_MTU}
+        for forwarder in refused:
+            self._paths.refused(forwarder)
+        for event in events:
+            if event.kind == lib.WN_EVENT_SPECIAL:
+                self._special(event)
+            elif event.kind == lib.WN_EVENT_SEND_ERROR:
+                log.warning("send failed", extra=kv(addr=event.addr, err=event.err))
+
+    def _special(self, event: Event) -> None:
+        name = self._table.neighbour_of_forwarder(event.forwarder)
+        kind = _SPECIAL_KINDS.get(event.special)
+        if name is None or kind is None:
+            return
+        self._link.emit(
+            SpecialFrameSeen(name, kind, event.uid, event.frame_len, event.addr, event.port)
+        )
+
+    def _capture_failed(self, err: CaptureError) -> None:
+        log.warning("capture stopped", extra=kv(err=str(err)))
+        if self._keeper is not None:
+            self._keeper.check_soon()
+
+    # ---- helpers -----------------------------------------------------------------------------------
+
+    def _wanted_layout(self, mac: str, mtu: int) -> BridgeLayout:
+        return BridgeLayout(self._settings.bridge, mac, mtu, self._settings.capture)
+
+    def _mtu(self) -> int:
+        if self._settings.mtu:
+            return self._settings.mtu
+        return overlay_mtu(self._paths.narrowest() or 1500, self._box.overhead)
+
+
+def _bridge_mac(name: bytes) -> str:
+    """The peer name as a MAC: a name given by hand may have the multicast bit set."""
+    return ":".join(f"{octet:02x}" for octet in (name[0] & 0xFE, *name[1:]))
+
+
+async def _serve(settings: RouterSettings) -> None:
+    router = Router(settings)
+    async with anyio.create_task_group() as tasks:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+
+            async def wait_for_signal() -> None:
+                async for number in signals:
+                    log.info("stopping", extra=kv(reason=signal.Signals(number).name))
+                    tasks.cancel_scope.cancel()
+                    return
+
+            tasks.start_soon(wait_for_signal)
+            await router.run()
+            tasks.cancel_scope.cancel()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of ``python -m router``; the exit code."""
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv)
+        setup(settings.log_level)
+        anyio.run(_serve, settings, **BACKEND)
+    except WeftError as err:
+        return _refuse(err)
+    except BaseExceptionGroup as group:
+        ours, others = group.split(WeftError)
+        if others is not None or ours is None:
+            raise
+        return _refuse(ours)
+    return 0
+
+
+def _refuse(err: BaseException) -> int:
+    """One line for people; the innermost first error of nested groups."""
+    while isinstance(err, BaseExceptionGroup):
+        err = err.exceptions[0]
+    print(f"weft: {err}", file=sys.stderr)  # noqa: T201
+    return 1
