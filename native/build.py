@@ -117,7 +117,11 @@ def main() -> None:
                 link.symlink_to(NATIVE / name)
     else:
         target = ROOT
-    make_builder(sanitize).compile(tmpdir=str(target), verbose=False)
+    built = Path(make_builder(sanitize).compile(tmpdir=str(target), verbose=False))
+    # another builder may have named it after another ABI, and Python would prefer the stale one
+    for stale in built.parent.glob("_datapath*.so"):
+        if stale.name != built.name:
+            stale.unlink()
 
 
 ffibuilder = make_builder(os.environ.get("WEFT_SANITIZE", ""))

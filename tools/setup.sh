@@ -28,7 +28,7 @@ flock 9
 # ---- Debian packages ----------------------------------------------------------------------------
 packages=(python3 python3-venv python3-dev gcc libc6-dev make)
 case $target in
-demo | bench) packages+=(iproute2 iputils-ping iperf3 ethtool iptables procps) ;;
+demo | bench) packages+=(iproute2 iputils-ping iperf3 ethtool nftables) ;;
 test) packages+=(git iproute2 iputils-ping iperf3 ethtool iptables nftables tcpdump procps clang) ;;
 lint) ;;
 *) die "unknown target $target" ;;
@@ -114,7 +114,7 @@ if ! .venv/bin/python -c '' 2>/dev/null || ! stamp_is .venv/.weft-venv "$environ
         "$python" -m venv --clear .venv
         echo "$root" >.venv/.weft-root
     fi
-    rm -f .venv/.weft-native
+    rm -f .venv/.weft-native native/_datapath*.so
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
     echo "$environment" >.venv/.weft-venv
     echo "$native" >.venv/.weft-native
@@ -124,7 +124,7 @@ fi
 # ---- compiled module ----------------------------------------------------------------------------
 if ! stamp_is .venv/.weft-native "$native" || ! compgen -G 'native/_datapath*.so' >/dev/null; then
     say "building native/_datapath"
-    .venv/bin/python setup.py --quiet build_ext --inplace --force
+    .venv/bin/python native/build.py
     echo "$native" >.venv/.weft-native
 fi
 if [[ $target == test ]]; then

@@ -1,0 +1,1 @@
+"""Benchmarks: one stage (micro), the pipeline without a kernel (pipeline), the whole (system)."""
