@@ -15,7 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from lab.demo_run import Findings, Hop, PairResult, RawResult
 
-_PIPE_WIDTH = 110
+_PIPE_WIDTH = 120
 _DUMP_BYTES = 80
 _ETHERNET, _IPV4, _UDP, _NAME, _RECORD = 14, 20, 8, 6, 14
 
@@ -106,7 +106,7 @@ def _show_way(console: Console, way: tuple[Hop, ...]) -> None:
     for number, hop in enumerate(way, 1):
         console.print(f" {number}. [bold]{escape(hop.place)}[/]")
         for line in hop.lines:
-            console.print(f"      {escape(line)}")
+            console.print(f"      {escape(line)}", soft_wrap=True)
     datagrams = [hop for hop in way if hop.place.startswith("underlay")]
     if datagrams:
         console.print("\n[bold]The first datagram's bytes[/]")

@@ -40,6 +40,8 @@ from lab.process import CommandError
 MTU_MAX = 65535
 SWITCH = "sw0"
 
+_LOSS_STEPS = 1_000_000
+
 
 class Lab:
     """See the module's head. Everything handed out lives until the end of the ``async with``.
@@ -281,9 +283,10 @@ class Lab:
             for source, target in ((one, other), (other, one)):
                 rule = f'iifname "{source}" oifname "{target}" counter drop'
                 rules.append(f"add rule bridge lab forward {rule}")
-        if self._loss:
-            chance = round(self._loss * 1_000_000)
-            rule = f"numgen random mod 1000000 < {chance} counter drop"
+        chance = round(self._loss * _LOSS_STEPS)
+        if chance:
+            some = f"numgen random mod {_LOSS_STEPS} < {chance} " if chance < _LOSS_STEPS else ""
+            rule = f"{some}counter drop"
             rules.append(f"add rule bridge lab forward {rule}")
         self.namespaces.tool(self.switch.namespace, ["nft", "-f", "-"], "\n".join(rules) + "\n")
 

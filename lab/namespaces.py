@@ -250,13 +250,16 @@ class Namespaces:
             return
         self._closed = True
         self._link.close()
+        # Children first: the guardian's inner half ends only when everybody in its PID namespace
+        # has been reaped, and for those that we started that is for us to do.
+        ending = [*self._children, self._guardian]
         try:
-            self._guardian.wait(5.0)
+            for process in ending:
+                process.wait(_GUARDIAN_ANSWER_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._guardian.kill()  # the inner half has asked to die with it
-            self._guardian.wait()
-        for child in self._children:
-            child.wait()  # dead by now: reap
+            for process in ending:
+                process.wait()
         self._worker.shutdown()
         for fd in self._fds:
             os.close(fd)

@@ -156,7 +156,7 @@ async def run(
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run ``argv`` to its end; it and its group are dead when this returns or raises.
+    """Run ``argv`` to its end; if it has to be killed its group is too.
 
     Raises:
         CommandError: non-zero exit with ``check``, or no end within ``timeout_s``.
