@@ -111,7 +111,9 @@ def _api_socket(options: ControlOptions, sockets: contextlib.ExitStack) -> socke
     try:
         addr, port = parse_address(address)
     except ConfigError as err:
-        raise ConfigError(f'--http-addr: {err}, or an absolute path, or ""') from err
+        raise ConfigError(f"--http-addr: {err}, or an absolute path") from err
+    if ":" not in address:
+        raise ConfigError(f"--http-addr: {address} has no port; write {address}:6784")
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sockets.callback(sock.close)
     sock.setblocking(False)

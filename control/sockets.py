@@ -1,7 +1,7 @@
 """Unix sockets that a daemon listens on: stale files removed, live ones respected, modes set.
 
 A socket file whose owner died refuses connections; it is removed. One that accepts belongs to a
-running process and is an error. On the way out only our own file is removed, told by its inode.
+running process and is an error. On the way out only our own file is removed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ class UnixListener:
     def __init__(self, sock: socket.socket, path: Path) -> None:
         self.socket = sock
         self.path = path
-        entry = path.stat()
-        self._identity = (entry.st_dev, entry.st_ino)
+        self._identity = self._identify()
 
     def remove(self) -> None:
         """Remove the file unless another's stands there by now. Does not close the socket."""
         try:
-            entry = self.path.stat()
-            if (entry.st_dev, entry.st_ino) == self._identity:
+            if self._identify() == self._identity:
                 self.path.unlink()
         except FileNotFoundError:
             pass
+
+    def _identify(self) -> tuple[int, int, int]:
+        entry = self.path.stat()
+        return entry.st_dev, entry.st_ino, entry.st_ctime_ns  # inode numbers are used again
 
 
 def listen_unix(path: Path, mode: int, option: str, owner: str) -> UnixListener:

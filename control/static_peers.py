@@ -293,7 +293,7 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon:
         return str(address), DEFAULT_PORT
     if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
-        raise ConfigError(f'address "{text}": the port is not a number from 1 to 65535')
+        raise ConfigError(f'address "{text}": the port is no number; write one from 1 to 65535')
     return str(address), int(port_text)
 
 

@@ -74,10 +74,11 @@ class Supervisor:
         self._node_was_ready = False
         self._reload_wanted = False
         self._exit_code = 0
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope
 
     async def run(self) -> int:
         """Supervise; the exit code: 0 after a stop by signal, 1 when a child refused to start."""
+        self._scope = anyio.CancelScope()
         with (
             anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
             NotifyReceiver() as receiver,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from base.errors import WeftError
 EXIT_NOT_LAUNCHED = 1
 EXIT_NOT_RUNNING = 2
 _TIMEOUT_S = 10.0
+_TCP_ADDRESS = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}")
 
 
 class NodeUnreachableError(WeftError):
@@ -32,6 +34,11 @@ def get(http_addr: str, path: str, accept: str = "text/plain") -> httpx.Response
     if unix and not Path(http_addr).exists():
         raise NodeUnreachableError(
             f"--http-addr: no node is launched here (no {http_addr}); run 'weft launch'",
+            EXIT_NOT_LAUNCHED,
+        )
+    if not unix and not _TCP_ADDRESS.fullmatch(http_addr):
+        raise NodeUnreachableError(
+            f"--http-addr: {http_addr!r} is no address; give an absolute path or IP:PORT",
             EXIT_NOT_LAUNCHED,
         )
     transport = httpx.HTTPTransport(uds=http_addr if unix else None)

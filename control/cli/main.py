@@ -7,6 +7,7 @@ Source of truth: node specification 8 and 10.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,8 @@ def _weft(
     if version:
         _print_version()
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        with contextlib.redirect_stdout(sys.stderr):  # rich prints help instead of returning it
+            typer.echo(context.get_help())
         raise typer.Exit(EXIT_USER_ERROR)
 
 

@@ -1,0 +1,129 @@
+"""The ``weft`` command as a process: exit codes, one-line errors, what it becomes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from control.cli.commands import RouterOptions, router_argv, weft_argv
+from tests.control.processes import PEERS, ROOT, weft
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["launch", "--port", "x"], "--port: "),
+        (["launch", "--port", "99999"], "--port: "),
+        (["launch", "--bogus"], "No such option: --bogus"),
+        (["control", "--log-level", "loud"], "--log-level: 'loud' is not one of debug, info"),
+        (["control", "--log-format", "xml"], "--log-format: 'xml' is not one of kv, json"),
+        (
+            ["control", "--static", "/nonexistent/peers.toml"],
+            "--static: /nonexistent/peers.toml: no",
+        ),
+        (["control", "--static"], "Option '--static' requires an argument"),
+        (["status", "nonsense"], "status: no part 'nonsense'; use targets"),
+        (["status", "--http-addr", "/nonexistent/sock"], "--http-addr: no node is launched here"),
+        (["report", "--http-addr", "not an address"], "--http-addr: "),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_one(arguments: list[str], message: str) -> None:
+    done = weft(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"weft: {message}")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_nobody_listens_on_tcp() -> None:
+    done = weft("status", "--http-addr", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "is not running; run 'weft launch'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["launch", "control", "router", "status", "report"])
+def test_help_has_examples(command: str) -> None:
+    done = weft(command, "--help")
+    assert done.returncode == 0
+    assert f"weft {command}" in done.stdout.split("Examples:")[1]
+
+
+def test_bare_command_is_usage_on_stderr() -> None:
+    done = weft()
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "launch" in done.stderr
+    assert weft("--help").returncode == 0
+
+
+def test_version() -> None:
+    for arguments in (["version"], ["--version"]):
+        done = weft(*arguments)
+        assert done.returncode == 0
+        assert done.stdout.startswith("weft ")
+
+
+def test_a_bad_peers_file_ends_launch_before_the_router(tmp_path: Path) -> None:
+    peers = tmp_path / "peers.toml"
+    peers.write_text(PEERS.replace("10.0.0.2", "fe80::2"))
+    done = weft(
+        *("launch", "--static", str(peers), "--nickname", "host1"),
+        *("--control-socket", str(tmp_path / "r"), "--http-addr", str(tmp_path / "w")),
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"weft: --static: {peers}:9: address ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_router_command_line() -> None:
+    options = RouterOptions(Path("/r"), "weave", "", 6783, "0", "tap", "auto", "5", "info")
+    argv = router_argv(options)
+    assert argv[:4] == [sys.executable, "-P", "-m", "router"]
+    assert "--host" not in argv
+    assert argv[argv.index("--mtu") + 1] == "auto"
+    assert argv[argv.index("--spin-us") + 1] == "5"
+
+
+def test_a_folder_lying_around_does_not_become_our_code(tmp_path: Path) -> None:
+    for package in ("control", "router", "base"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('hijacked')")
+    done = subprocess.run(
+        weft_argv("version"),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["router", "demo"])
+def test_commands_that_become_another_process(command: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.chmod(0o755)
+    code = (
+        "import sys\nfrom control.cli.main import main\n"
+        f"sys.executable = {str(stand_in)!r}\n"
+        f"sys.exit(main([{command!r}, '--mtu', '1410']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    expected = "-P -m router --control-socket" if command == "router" else "-P -m lab.demo --mtu"
+    assert done.stdout.startswith(expected), done.stderr
+    assert "1410" in done.stdout
