@@ -38,7 +38,7 @@ def run(
     benchmark: BenchmarkFixture, stage: Stage, *, size: int, count: int, rounds: int = ROUNDS
 ) -> None:
     """Time ``stage`` and note the rates."""
-    benchmark.pedantic(
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
         stage.work, setup=stage.prepare, rounds=rounds, warmup_rounds=WARM_UP_ROUNDS, iterations=1
     )
     record_rates(benchmark, frames=count, frame_bytes=size)

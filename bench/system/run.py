@@ -162,6 +162,8 @@ class SystemBench:
         await anyio.sleep(SETTLE_S)
         nodes = [_processes(host) for host in self.lab.hosts]
         before = [{role: usage.usage(pids) for role, pids in node.items()} for node in nodes]
+        if not all(one.cpu_ns for node in before for one in node.values()):
+            raise load.LoadError("/proc shows no CPU time at all: the kernel lacks schedstat")
         start = anyio.current_time()
         await anyio.sleep(self.settings.idle_s)
         elapsed_s = anyio.current_time() - start

@@ -1,0 +1,132 @@
+"""``python -m bench [stages] [system]``: run benchmarks, write bench/results, print the tables.
+
+Without arguments both parts run. A part that is left out is taken from the last run if it is there.
+Exit codes: 0 measured (whatever the verdicts), 1 something could not be measured.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from base.errors import ConfigError, WeftError
+from bench import environment, report
+from bench.figures import Benchmark, BenchmarkFile, Figures, add_stages, add_system
+from bench.system.run import SystemResult
+from bench.system.run import run as run_system
+
+PARTS = ("stages", "system")
+BUILD = environment.ROOT / "build" / "bench"
+RESULTS = environment.RESULTS
+
+
+def measure_stages(file: Path) -> None:
+    """Run bench/micro and bench/pipeline under pytest-benchmark.
+
+    Raises:
+        WeftError: a benchmark failed; its output has been printed.
+    """
+    print("stages and pipeline", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += ["--benchmark-enable", "--benchmark-disable-gc", "--benchmark-sort=name"]
+    command += ["--benchmark-columns=median,iqr,rounds", f"--benchmark-json={file}"]
+    done = subprocess.run(
+        [*command, "bench/micro", "bench/pipeline"],
+        cwd=environment.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (RESULTS / "stages.txt").write_text(done.stdout, encoding="utf-8")
+    if done.returncode != 0:
+        print(done.stdout + done.stderr, file=sys.stderr)
+        raise WeftError("a stage benchmark failed")
+
+
+def measure_system(file: Path) -> None:
+    """Run bench/system.
+
+    Raises:
+        WeftError: it cannot run here, or the lab failed.
+    """
+    print("system: raw veth, kernel VXLAN, weft", flush=True)
+    result = anyio.run(run_system, BUILD)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
+def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
+    """The flat object of summary.json."""
+    flat: dict[str, Any] = dict(figures.values)
+    for key, (low, high) in figures.spread.items():
+        flat[f"{key}_min"], flat[f"{key}_max"] = round(low, 4), round(high, 4)
+    flat.update(environment.machine())
+    flat["runs"] = len(system.tcp1_gbps["weft"]) if system is not None else 0
+    if system is not None:
+        for name in ("congestion_control", "container_mtu", "underlay_mtu"):
+            flat[name] = system.settings[name]
+        flat["bridge_nf_call_iptables"] = system.settings["net/bridge/bridge-nf-call-iptables"]
+        for side in ("container_offloads", "underlay_offloads_found"):
+            for name, state in system.settings[side].items():
+                prefix = "container" if side == "container_offloads" else "underlay"
+                flat[f"{prefix}_{name.replace('-', '_')}"] = state
+    return flat
+
+
+def read_results() -> tuple[SystemResult | None, list[Benchmark]]:
+    """What is in bench/results."""
+    system: SystemResult | None = None
+    benchmarks: list[Benchmark] = []
+    if (RESULTS / "system.json").exists():
+        system = msgspec.json.decode((RESULTS / "system.json").read_bytes(), type=SystemResult)
+    if (RESULTS / "stages.json").exists():
+        raw = (RESULTS / "stages.json").read_bytes()
+        benchmarks = msgspec.json.decode(raw, type=BenchmarkFile).benchmarks
+    return system, benchmarks
+
+
+def main(parts: list[str]) -> None:
+    """Measure ``parts`` and report everything.
+
+    Raises:
+        ConfigError: an unknown part.
+        WeftError: something could not be measured.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ConfigError(f"unknown part {unknown[0]}: give {' or '.join(PARTS)}, or nothing")
+    start = time.monotonic()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for part in parts or PARTS:
+        (RESULTS / f"{part}.json").unlink(missing_ok=True)
+    if not parts or "stages" in parts:
+        measure_stages(RESULTS / "stages.json")
+    if not parts or "system" in parts:
+        measure_system(RESULTS / "system.json")
+    system, benchmarks = read_results()
+    figures = Figures()
+    if system is not None:
+        add_system(figures, system)
+    add_stages(figures, benchmarks)
+    flat = summary(figures, system)
+    text = msgspec.json.format(msgspec.json.encode(flat))
+    (RESULTS / "summary.json").write_bytes(text + b"\n")
+    pictures = report.plot(RESULTS, system, benchmarks)
+    report.print_report(figures, flat, system, benchmarks)
+    written = ["summary.json", *(picture.name for picture in pictures)]
+    print(f"{time.monotonic() - start:.0f} s; bench/results: {', '.join(written)}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except WeftError as err:
+        print(f"bench: {err}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,197 @@
+"""From measurements to the figures that the project is judged by. Pure; no I/O.
+
+A ratio is a median over a median, both from the same run; its spread is the smallest and the
+largest ratio of a single round. Source of truth for keys and goals: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bench.system.run import SystemResult
+
+SMALL_PAYLOAD = 64
+
+
+@dataclass(slots=True, frozen=True)
+class Goal:
+    """What a figure has to be. ``at_least`` False: at most. ``aim`` None: only one mark.
+
+    ``aim_key`` names the figure that ``aim`` is about, if that is another one.
+    """
+
+    key: str
+    label: str
+    reach: float
+    aim: float | None
+    at_least: bool
+    digits: int = 2
+    unit: str = ""
+    aim_key: str = ""
+    aim_unit: str = ""
+
+    def meets(self, value: float, mark: float) -> bool:
+        """Whether ``value`` is on the right side of ``mark``."""
+        return value >= mark if self.at_least else value <= mark
+
+
+GOALS = (
+    Goal("tcp1_over_vxlan", "TCP, 1 stream ÷ kernel VXLAN", 0.35, 0.5, at_least=True),
+    Goal("tcp4_over_vxlan", "TCP, 4 streams ÷ kernel VXLAN", 0.35, 0.5, at_least=True),
+    Goal("udp64_pps_over_vxlan", "UDP 64 B, packets/s ÷ kernel VXLAN", 1.7, 2.5, at_least=True),
+    Goal(
+        "rtt_added_us", "ping RTT added to raw veth", 200, 80, at_least=False, digits=0, unit="µs"
+    ),
+    Goal(
+        "idle_cpu_percent",
+        "idle CPU of a node",
+        0.5,
+        0.0,
+        at_least=False,
+        digits=3,
+        unit="%",
+        aim_key="idle_wakeups_per_s",
+        aim_unit="wake-ups/s",
+    ),
+    Goal("router_rss_mb", "router RSS under load", 80, 50, at_least=False, digits=1, unit="MB"),
+    Goal("loss1_tcp_over_raw", "TCP at 1 % loss ÷ raw veth at 1 %", 0.5, 0.9, at_least=True),
+    Goal("fdb_100k_pps_over_10", "packets/s, 100,000 ÷ 10 FDB entries", 0.8, None, at_least=True),
+    Goal("peers_1000_pps_over_10", "packets/s, 1,000 ÷ 10 peers", 0.8, None, at_least=True),
+)
+
+
+class Benchmark(msgspec.Struct):
+    """One entry of pytest-benchmark's JSON, as far as we read it."""
+
+    name: str
+    group: str | None
+    extra_info: dict[str, Any]
+    stats: dict[str, Any]
+
+    @property
+    def median_s(self) -> float:
+        """Median time of a round."""
+        return float(self.stats["median"])
+
+
+class BenchmarkFile(msgspec.Struct):
+    """pytest-benchmark's JSON."""
+
+    benchmarks: list[Benchmark]
+
+
+@dataclass(slots=True)
+class Figures:
+    """``values`` by key, with ``spread`` (lowest, highest) where rounds were repeated."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def put(self, key: str, value: float, singles: list[float] | None = None) -> None:
+        """Add one figure; ``singles`` are what single rounds gave."""
+        self.values[key] = round(value, 4)
+        if singles:
+            self.spread[key] = (min(singles), max(singles))
+
+    def verdict(self, goal: Goal) -> str:
+        """``aim``, ``reach``, ``missed``, or ``not measured``."""
+        value = self.values.get(goal.key)
+        if value is None:
+            return "not measured"
+        aimed = self.values[goal.aim_key or goal.key]
+        if goal.aim is not None and goal.meets(aimed, goal.aim):
+            return "aim"
+        return "reach" if goal.meets(value, goal.reach) else "missed"
+
+
+def _ratio(figures: Figures, key: str, ours: list[float], theirs: list[float]) -> None:
+    singles = [one / other for one, other in zip(ours, theirs, strict=True)]
+    figures.put(key, statistics.median(ours) / statistics.median(theirs), singles)
+
+
+def add_system(figures: Figures, result: SystemResult) -> None:
+    """Figures of the whole, and the medians they come from."""
+    small = {variant: by_size[SMALL_PAYLOAD] for variant, by_size in result.udp_pps.items()}
+    _ratio(figures, "tcp1_over_vxlan", result.tcp1_gbps["weft"], result.tcp1_gbps["vxlan"])
+    _ratio(figures, "tcp4_over_vxlan", result.tcp4_gbps["weft"], result.tcp4_gbps["vxlan"])
+    _ratio(figures, "udp64_pps_over_vxlan", small["weft"], small["vxlan"])
+    added = [
+        ours - raw for ours, raw in zip(result.rtt_us["weft"], result.rtt_us["raw"], strict=True)
+    ]
+    medians = {name: statistics.median(values) for name, values in result.rtt_us.items()}
+    figures.put("rtt_added_us", medians["weft"] - medians["raw"], added)
+    busiest = max(result.idle, key=lambda idle: idle.cpu_percent)
+    figures.put("idle_cpu_percent", busiest.cpu_percent, [one.cpu_percent for one in result.idle])
+    figures.put("idle_wakeups_per_s", max(idle.wakeups_per_s for idle in result.idle))
+    figures.put("router_rss_mb", max(result.router_rss_mb), result.router_rss_mb)
+    _ratio(figures, "loss1_tcp_over_raw", result.loss_gbps["weft"], result.loss_gbps["raw"])
+    _ratio(figures, "tcp1_over_raw", result.tcp1_gbps["weft"], result.tcp1_gbps["raw"])
+    for measured, unit, name in (
+        (result.tcp1_gbps, "gbps", "tcp1"),
+        (result.tcp4_gbps, "gbps", "tcp4"),
+        (small, "pps", "udp64"),
+        (result.rtt_us, "us", "rtt"),
+        (result.loss_gbps, "gbps", "loss1_tcp1"),
+    ):
+        for variant, values in measured.items():
+            if values:
+                figures.put(f"{name}_{variant}_{unit}", statistics.median(values), values)
+
+
+def _seconds(found: list[Benchmark], parameter: str, amount: int) -> dict[int, float]:
+    """Median time of a batch there and back, by repetition.
+
+    Raises:
+        ValueError: one of the two ways is missing.
+    """
+    by_repetition: dict[int, dict[str, float]] = {}
+    for one in found:
+        if one.extra_info[parameter] == amount:
+            ways = by_repetition.setdefault(int(one.extra_info["repetition"]), {})
+            ways[str(one.extra_info["way"])] = one.median_s
+    if not by_repetition or any(len(ways) != 2 for ways in by_repetition.values()):
+        raise ValueError(f"incomplete measurements for {amount} {parameter}")
+    return {number: sum(ways.values()) for number, ways in by_repetition.items()}
+
+
+def _scale(
+    figures: Figures, key: str, found: list[Benchmark], parameter: str, few: int, many: int
+) -> None:
+    """Packets per second of many over few, both ways through the router taken together."""
+    small, large = _seconds(found, parameter, few), _seconds(found, parameter, many)
+    ratios = [small[number] / large[number] for number in small]
+    figures.put(key, statistics.median(small.values()) / statistics.median(large.values()), ratios)
+
+
+def add_stages(figures: Figures, benchmarks: list[Benchmark]) -> None:
+    """Figures of the stages and of the tables' size."""
+    for path, suffix in (("sockets", ""), ("stages", "_stages_only")):
+        for group, key, parameter, few, many in (
+            ("scale-macs", "fdb_100k_pps_over_10", "macs", 10, 100_000),
+            ("scale-peers", "peers_1000_pps_over_10", "peers", 10, 1000),
+        ):
+            found = [
+                one
+                for one in benchmarks
+                if one.group == group and one.extra_info["make_path"] == path
+            ]
+            if found:
+                _scale(figures, key + suffix, found, parameter, few, many)
+
+
+def stage_table(benchmarks: list[Benchmark]) -> dict[str, dict[tuple[int, int], Benchmark]]:
+    """Stage → (frame bytes, frames in the batch) → measurement, for the plain stages."""
+    table: dict[str, dict[tuple[int, int], Benchmark]] = {}
+    for one in benchmarks:
+        info = one.extra_info
+        if one.group is None or one.group.startswith("scale") or info.get("frames", 1000) > 64:
+            continue
+        if one.group in ("checksum", "parse"):
+            continue
+        stage = f"{one.group} {info['way']}" if "way" in info else one.group
+        table.setdefault(stage, {})[int(info["frame_bytes"]), int(info["frames"])] = one
+    return table
