@@ -49,7 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     dropped = [
         item
         for item in items
-        if item.get_closest_marker("netns") and "[asyncio" in item.name and "uvloop" not in item.name
+        if item.get_closest_marker("netns")
+        and "[asyncio" in item.name
+        and "uvloop" not in item.name
     ]
     if dropped:
         gone = set(dropped)

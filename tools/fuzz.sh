@@ -3,4 +3,4 @@
 # FUZZ_SECONDS sets how long (5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec native/fuzz/run.sh "${FUZZ_SECONDS:-5}"
+exec native/fuzz/run.sh -s "${FUZZ_SECONDS:-5}"
