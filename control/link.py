@@ -153,7 +153,7 @@ class LinkServer:
                         waiter.report = report
                         waiter.answered.set()
                 case Happened(event):
-                    _log_event(event)
+                    _log_event(event, started=self._core.ready is not None)
 
     def _send(self, session: int, data: bytes) -> None:
         connection = self._connections.get(session)
@@ -193,11 +193,13 @@ async def _write_all(
         scope.cancel()
 
 
-def _log_event(event: object) -> None:
+def _log_event(event: object, *, started: bool) -> None:
+    """Quiet while the router starts: if that fails, its one line is what people should read."""
     if isinstance(event, BridgeRepaired):
         log.warning("bridge repaired", extra=kv(reason=event.what, repairs=event.repairs))
     elif isinstance(event, PathMtuChanged):
-        log.info(
+        log.log(
+            logging.INFO if started else logging.DEBUG,
             "path MTU changed",
             extra=kv(peer=event.peer.hex(":"), mtu=event.mtu, pmtu_bytes=event.pmtu_bytes),
         )

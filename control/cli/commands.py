@@ -16,30 +16,37 @@ from typing import NoReturn
 
 @dataclass(slots=True, frozen=True)
 class RouterOptions:
-    """Options of the router process, as text: the router checks them itself."""
+    """Options of the router process as text: the router checks them, and has its own defaults."""
 
     control_socket: Path
     bridge: str
     host: str
     port: int
-    mtu: str
-    capture: str
-    loops: str
-    spin_us: str
     log_level: str
+    mtu: str | None = None
+    capture: str | None = None
+    loops: str | None = None
+    spin_us: str | None = None
+    buffer_mb: str | None = None
 
 
 def router_argv(options: RouterOptions) -> list[str]:
     """Command line of the router."""
-    argv = [sys.executable, "-P", "-m", "router"]
-    argv += ["--control-socket", str(options.control_socket)]
-    argv += ["--weave-bridge", options.bridge]
-    if options.host:
-        argv += ["--host", options.host]
-    mtu = "auto" if options.mtu == "0" else options.mtu  # the original's way to say it
-    argv += ["--port", str(options.port), "--mtu", mtu]
-    argv += ["--capture", options.capture, "--loops", options.loops]
-    return [*argv, "--spin-us", options.spin_us, "--log-level", options.log_level]
+    values = {
+        "--control-socket": str(options.control_socket),
+        "--weave-bridge": options.bridge,
+        "--host": options.host or None,
+        "--port": str(options.port),
+        "--log-level": options.log_level,
+        "--mtu": options.mtu,
+        "--capture": options.capture,
+        "--loops": options.loops,
+        "--spin-us": options.spin_us,
+        "--bufsz": options.buffer_mb,
+    }
+    given = [(option, value) for option, value in values.items() if value is not None]
+    # "=" so that a value beginning with "-" is not taken for another option
+    return [sys.executable, "-P", "-m", "router", *(f"{key}={value}" for key, value in given)]
 
 
 def weft_argv(*arguments: str) -> list[str]:

@@ -88,10 +88,11 @@ def launch(
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
-    mtu: opt.Mtu = "auto",
-    capture: opt.Capture = "tap",
-    loops: opt.Loops = "auto",
-    spin_us: opt.SpinUs = "0",
+    mtu: opt.Mtu = None,
+    capture: opt.Capture = None,
+    loops: opt.Loops = None,
+    spin_us: opt.SpinUs = None,
+    bufsz: opt.BufferMb = None,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
     log_level: opt.LogLevel = "info",
@@ -107,13 +108,20 @@ def launch(
     control += ["--control-socket", str(control_socket), "--http-addr", http_addr]
     control += ["--port", str(port), "--log-level", log_level, "--log-format", log_format]
     router = router_argv(
-        RouterOptions(control_socket, bridge, host, port, mtu, capture, loops, spin_us, log_level)
+        RouterOptions(
+            control_socket,
+            bridge,
+            host,
+            port,
+            log_level,
+            mtu=mtu,
+            capture=capture,
+            loops=loops,
+            spin_us=spin_us,
+            buffer_mb=bufsz,
+        )
     )
-
-    async def supervise() -> int:
-        return await Supervisor(control, router).run()
-
-    raise typer.Exit(anyio.run(supervise))
+    raise typer.Exit(anyio.run(Supervisor(control, router).run))
 
 
 @app.command(help=_CONTROL_EXAMPLES)
@@ -142,10 +150,11 @@ def router(
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
-    mtu: opt.Mtu = "auto",
-    capture: opt.Capture = "tap",
-    loops: opt.Loops = "auto",
-    spin_us: opt.SpinUs = "0",
+    mtu: opt.Mtu = None,
+    capture: opt.Capture = None,
+    loops: opt.Loops = None,
+    spin_us: opt.SpinUs = None,
+    bufsz: opt.BufferMb = None,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     log_level: opt.LogLevel = "info",
 ) -> None:
@@ -153,7 +162,16 @@ def router(
     replace_process(
         router_argv(
             RouterOptions(
-                control_socket, bridge, host, port, mtu, capture, loops, spin_us, log_level
+                control_socket,
+                bridge,
+                host,
+                port,
+                log_level,
+                mtu=mtu,
+                capture=capture,
+                loops=loops,
+                spin_us=spin_us,
+                buffer_mb=bufsz,
             )
         )
     )

@@ -92,37 +92,51 @@ Bridge = Annotated[
     ),
 ]
 Mtu = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--mtu",
         envvar="WEAVE_MTU",
+        show_default="auto",
         metavar="BYTES|auto",
         help="MTU of the bridge; auto: what the underlay carries.",
         rich_help_panel=_DATA_PATH,
     ),
 ]
 Capture = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--capture",
+        show_default="tap",
         metavar="tap|packet",
         help="How frames leave the bridge: a TAP port, or a packet socket.",
         rich_help_panel=_DATA_PATH,
     ),
 ]
 Loops = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--loops",
+        show_default="auto",
         metavar="auto|one|two",
         help="Event loops: one for both directions (latency) or one each (throughput).",
         rich_help_panel=_DATA_PATH,
     ),
 ]
+BufferMb = Annotated[
+    str | None,
+    typer.Option(
+        "--bufsz",
+        metavar="MB",
+        show_default="8",
+        help="Socket and capture buffers.",
+        rich_help_panel=_DATA_PATH,
+    ),
+]
 SpinUs = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--spin-us",
+        show_default="the router's",
         metavar="US",
         help="Poll this long before sleeping: lower latency under load for some CPU.",
         rich_help_panel=_DATA_PATH,

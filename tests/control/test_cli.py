@@ -82,12 +82,13 @@ def test_a_bad_peers_file_ends_launch_before_the_router(tmp_path: Path) -> None:
 
 
 def test_router_command_line() -> None:
-    options = RouterOptions(Path("/r"), "weave", "", 6783, "0", "tap", "auto", "5", "info")
+    options = RouterOptions(Path("/r"), "weave", "", 6783, "info", spin_us="-5")
     argv = router_argv(options)
     assert argv[:4] == [sys.executable, "-P", "-m", "router"]
-    assert "--host" not in argv
-    assert argv[argv.index("--mtu") + 1] == "auto"
-    assert argv[argv.index("--spin-us") + 1] == "5"
+    assert argv[4:] == [
+        *("--control-socket=/r", "--weave-bridge=weave", "--port=6783", "--log-level=info"),
+        "--spin-us=-5",
+    ]
 
 
 def test_a_folder_lying_around_does_not_become_our_code(tmp_path: Path) -> None:
