@@ -15,5 +15,10 @@ export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
 echo "sanitize: native tests under ASan and UBSan"
+if [[ $# -eq 0 ]]; then
+    for folder in tests/native tests/capture tests/router tests/sim; do
+        [[ ! -d $folder ]] || set -- "$@" "$folder"
+    done
+fi
 LD_PRELOAD=$(readlink -f "$libasan") .venv/bin/pytest -q -m "not netns" -p no:cacheprovider \
-    "${@:-tests/native}"
+    "$@"
