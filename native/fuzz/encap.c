@@ -7,6 +7,7 @@
 #include "node.h"
 
 #define SENT_MAX 64u
+#define BYTES_MAX 300000u /* of payload, so that a run stays short */
 #define PORT_BASE 2000u
 
 /* A valid frame we handed in, and how far each forwarder has got with it. */
@@ -20,6 +21,7 @@ typedef struct sent {
 typedef struct run {
     sent sent[SENT_MAX];
     uint32_t count;
+    uint32_t bytes;
     /* fragments of one packet under way, per forwarder */
     uint8_t whole[FORWARDERS][WN_FRAME_MAX + 64];
     uint32_t whole_len[FORWARDERS];
@@ -123,7 +125,7 @@ static void put_valid(run *r, source *from, wn_batch *batch, uint8_t op)
     static uint8_t frame[WN_FRAME_MAX + 200];
     const uint8_t which = take8(from);
     const uint8_t how = take8(from);
-    if (r->count == SENT_MAX)
+    if (r->count == SENT_MAX || r->bytes > BYTES_MAX)
         return;
     sent *s = &r->sent[r->count];
     s->shape = (shape){.version = which & 1 ? 6 : 4,
@@ -141,6 +143,7 @@ static void put_valid(run *r, source *from, wn_batch *batch, uint8_t op)
     const uint32_t most = 65535u - (s->shape.version == 4 ? 20u : 0u) - 32u;
     if (s->shape.payload > most)
         s->shape.payload = most;
+    r->bytes += s->shape.payload;
     const size_t size = build_frame(frame, &s->shape);
     wn_vnet vnet = {0};
     if (op & 1 && s->shape.payload > 0) {
@@ -220,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     wn_batch_reset(batch);
     memset(r.sent, 0, sizeof r.sent);
     memset(r.whole_len, 0, sizeof r.whole_len);
-    r.count = 0;
+    r.count = r.bytes = 0;
     r.strict = 1;
     source from = {data, size};
     wn_datapath *dp = new_node();
