@@ -15,6 +15,7 @@ from lab import demo_view, frames, plan, preflight
 from lab.container import Container
 from lab.decode import Decoder
 from lab.lab import Lab
+from lab.process import CommandError
 
 _PINGS = 40
 _PING_INTERVAL_S = 0.005
@@ -133,11 +134,15 @@ async def _run(nodes: int, topology: str, seconds: int) -> Findings:
         async with Lab(nodes, topology) as lab:
             raw_ends = lab.raw_pair()
             step("start the routers")
-            await lab.start_weft()
+            await lab.start_weft(connect_timeout_s=None)
+            try:
+                await lab.wait_connected()
+            except CommandError as err:
+                errors.append(str(err))  # the table will show which pairs fail
             step("measure raw veth")
             raw = await _measure_raw(*raw_ends, seconds)
             pairs = [
-                await _measure_pair(one, other, seconds, step, errors)
+                await measure_pair(one, other, seconds, step, errors)
                 for one, other in _ordered_pairs(lab)
             ]
             step("follow one frame")
@@ -175,9 +180,10 @@ def _datagram_len(container: Container) -> int:
     return container.mtu(container.interface) - 28
 
 
-async def _measure_pair(
+async def measure_pair(
     one: Container, other: Container, seconds: int, step: Step, errors: list[str]
 ) -> PairResult:
+    """Ping, TCP and UDP from ``one`` to ``other``; what fails is told in ``errors``."""
     step(f"{one.name} → {other.name}")
     mtu = one.mtu(one.interface)
     ping_ms = tcp_gbps = udp_gbps = None
@@ -218,6 +224,7 @@ async def follow(lab: Lab, one: Container, other: Container) -> tuple[Hop, ...]:
                     place = f"{verb} {node.name} by {interface}"
                     seen.append((packet.time_ns, Hop(place, lines, packet.data)))
         by_address = {host.address: host.name for host in lab.hosts}
+        nicks = {host.peer_name: f"{host.peer_name}({host.name})" for host in lab.hosts}
         for host, capture in zip(lab.hosts, uplinks, strict=True):
             decoder = Decoder()
             for packet in capture.packets():
@@ -226,12 +233,19 @@ async def follow(lab: Lab, one: Container, other: Container) -> tuple[Hop, ...]:
                     continue
                 if any(_is_marked(record.frame, one, other) for record in datagram.records):
                     place = f"underlay {host.name} → {by_address[datagram.destination]}"
-                    hop = Hop(place, tuple(datagram.describe()), packet.data)
+                    told = tuple(_with_nicks(line, nicks) for line in datagram.describe())
+                    hop = Hop(place, told, packet.data)
                     seen.append((packet.time_ns, hop))
     finally:
         for capture in (*captures, *uplinks):
             capture.close()
     return tuple(hop for _, hop in sorted(seen, key=lambda item: item[0]))
+
+
+def _with_nicks(line: str, nicks: dict[str, str]) -> str:
+    for name, with_nick in nicks.items():
+        line = line.replace(name, with_nick)
+    return line
 
 
 def _is_marked(frame: bytes, one: Container, other: Container) -> bool:

@@ -228,15 +228,7 @@ class Host(Node):
         shape = ["tbf", "rate", f"{megabits:g}mbit", "burst", "128k", "latency", "20ms"]
         self.namespaces.tool(self._switch.namespace, ["tc", "qdisc", "replace", *device, *shape])
 
-    def set_bridge_mtu(self, mtu: int, bridge: str = BRIDGE) -> None:
-        """Set the bridge's MTU and that of all its ports and containers."""
-        ports = self.read_ports(bridge)
-        self.ip(*(f"link set {port} mtu {mtu}" for port in ports), f"link set {bridge} mtu {mtu}")
-        for container in self.containers:
-            if container.port in ports:
-                container.set_mtu(mtu)
-
-    def read_ports(self, bridge: str = BRIDGE) -> Sequence[str]:
+    def ports(self, bridge: str = BRIDGE) -> Sequence[str]:
         """Names of the bridge's ports."""
         return self.namespaces.call(
             self.namespace,

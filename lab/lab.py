@@ -205,9 +205,14 @@ class Lab:
         return container
 
     async def start_weft(
-        self, *options: str, mtu: int | Literal["auto"] = "auto", connect_timeout_s: float = 15.0
+        self,
+        *options: str,
+        mtu: int | Literal["auto"] = "auto",
+        connect_timeout_s: float | None = 15.0,
     ) -> None:
         """Start every router, attach all containers, wait until every container reaches all others.
+
+        ``connect_timeout_s`` None skips that last wait.
 
         Raises:
             WeftError: a router does not start, or a container stays unreachable.
@@ -225,7 +230,8 @@ class Lab:
                 group.start_soon(start, host)
         if failures:
             raise failures[0]
-        await self.wait_connected(connect_timeout_s)
+        if connect_timeout_s is not None:
+            await self.wait_connected(connect_timeout_s)
 
     async def wait_connected(self, timeout_s: float = 15.0) -> None:
         """Wait until the first container reaches each other one and back.

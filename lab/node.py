@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from lab.namespaces import Namespace, Namespaces
@@ -104,12 +103,6 @@ class Node:
             OSError: no such interface.
         """
         return int(self.read(f"/sys/class/net/{interface}/mtu"))
-
-    def has_interface(self, interface: str) -> bool:
-        """Whether an interface of that name exists here."""
-        return self.namespaces.call(
-            self.namespace, lambda: Path("/sys/class/net", interface).exists(), mounts=True
-        )
 
     async def set_offloads(self, interface: str, *, on: bool) -> None:
         """Switch checksum, segmentation and receive offloads of an interface on or off.

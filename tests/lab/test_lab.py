@@ -190,8 +190,12 @@ async def test_a_host_sees_its_own_devices_and_processes(lab: Lab) -> None:
     listing = (await lab.hosts[0].run("ls", "/sys/class/net")).stdout.split()
     assert "vethwepl" + "c1" in listing
     assert "h1" not in listing
-    assert lab.hosts[0].has_interface("eth0")
-    assert not lab.hosts[0].has_interface("weave")
+
+
+async def test_a_shell_from_outside_enters_a_host(lab: Lab) -> None:
+    shell = [*lab.hosts[1].enter_command().split(), "ip", "-br", "addr"]
+    done = await anyio.run_process(shell)
+    assert lab.hosts[1].address in done.stdout.decode()
 
 
 async def test_reference_needs_two_hosts() -> None:

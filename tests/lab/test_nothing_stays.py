@@ -14,21 +14,19 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.namespaces import Namespaces
+from tests.lab.leftovers import GRACE_S, environment, eventually, processes
 
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
-
-ROOT = Path(__file__).resolve().parents[2]
-GRACE_S = 5.0
 
 LAB = """
 import json, os, sys, anyio
@@ -50,23 +48,6 @@ anyio.run(main)
 """
 
 
-def _environment(token: str) -> dict[str, str]:
-    return {**os.environ, "WEFT_TEST_TOKEN": token, "PYTHONPATH": str(ROOT)}
-
-
-def _processes(token: str) -> list[int]:
-    """Processes whose environment holds ``token``; zombies have none."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if token.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
 def _outside() -> tuple[str, str, list[str], str]:
     """What a lab might leave where everybody sees it."""
     names = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
@@ -74,15 +55,6 @@ def _outside() -> tuple[str, str, list[str], str]:
     mounts = Path("/proc/self/mounts").read_text()
     own = sorted(str(path) for folder in ("/tmp", "/run") for path in Path(folder).glob("*weft*"))
     return names, links, own, mounts
-
-
-def _eventually(holds: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + GRACE_S
-    while not holds():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 class Running:
@@ -96,7 +68,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=_environment(self.token),
+            env=environment(self.token),
             start_new_session=True,
         )
         assert self.process.stdout is not None
@@ -105,7 +77,7 @@ class Running:
         self.here = witness.create("witness")
         peer = f"name twin netns /proc/{facts['child']}/ns/net"
         witness.ip(self.here, [f"link add witness type veth peer {peer}"])
-        assert len(_processes(self.token)) >= 7
+        assert len(processes(self.token)) >= 7
 
     def witnessed(self) -> bool:
         """Whether the lab's namespace still exists."""
@@ -152,8 +124,8 @@ def running() -> Iterator[Running]:
 def test_nothing_stays(running: Running, how: str, status: set[int]) -> None:
     assert running.witnessed()
     assert running.end(how) in status
-    assert _eventually(lambda: not _processes(running.token)), _processes(running.token)
-    assert _eventually(lambda: not running.witnessed())
+    assert eventually(lambda: not processes(running.token)), processes(running.token)
+    assert eventually(lambda: not running.witnessed())
 
 
 @pytest.mark.parametrize("how", ["leave", "SIGKILL"])
@@ -164,7 +136,7 @@ def test_nothing_is_to_be_seen_outside(how: str) -> None:
     try:
         assert _outside() == before  # not even while it runs
         lab.end(how)
-        assert _eventually(lambda: not _processes(lab.token))
+        assert eventually(lambda: not processes(lab.token))
         assert _outside() == before
     finally:
         lab.close()
@@ -180,14 +152,14 @@ def test_interrupted_while_it_builds(delay_s: float, number: signal.Signals) -> 
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=_environment(token),
+        env=environment(token),
         start_new_session=True,
     )
     try:
         time.sleep(delay_s)
         process.send_signal(number)
         assert process.wait(GRACE_S) != 0
-        assert _eventually(lambda: not _processes(token)), _processes(token)
+        assert eventually(lambda: not processes(token)), processes(token)
     finally:
         process.kill()
         process.communicate()
@@ -196,10 +168,10 @@ def test_interrupted_while_it_builds(delay_s: float, number: signal.Signals) -> 
 def test_the_guardian_killed_takes_all_with_it(running: Running) -> None:
     guardians = [
         pid
-        for pid in _processes(running.token)
+        for pid in processes(running.token)
         if b"guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     assert len(guardians) == 2
     os.kill(min(guardians), signal.SIGKILL)
     alone = [running.process.pid]
-    assert _eventually(lambda: _processes(running.token) == alone), _processes(running.token)
+    assert eventually(lambda: processes(running.token) == alone), processes(running.token)
