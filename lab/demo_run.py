@@ -145,6 +145,8 @@ async def _run(nodes: int, topology: str, seconds: int) -> Findings:
                 await measure_pair(one, other, seconds, step, errors)
                 for one, other in _ordered_pairs(lab)
             ]
+            if errors:
+                errors += [f"{host.name}: {line}" for host in lab.hosts for line in host.alarms()]
             step("follow one frame")
             way = await follow(lab, lab.containers[0], _far_end(lab))
             reports = {host.name: await host.report() for host in lab.hosts}

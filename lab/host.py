@@ -140,6 +140,11 @@ class Host(Node):
             self.ip(f"link set {container.port} master {bridge} up")
             container.set_mtu(mtu)
 
+    def alarms(self, last: int = 2) -> list[str]:
+        """The last lines of weft's log here that tell of errors or warnings."""
+        log = self.weft.stderr().splitlines() if self.weft else []
+        return [line for line in log if " ERROR " in line or " WARNING " in line][-last:]
+
     async def stop_weft(self) -> int:
         """Stop ``weft launch`` by SIGTERM and return its exit status (0 if it was not running)."""
         if self.weft is None:
