@@ -25,8 +25,10 @@ class FramePort(Protocol):
     def fileno(self) -> int:
         """Descriptor that becomes readable when frames wait; -1: nothing to poll."""
 
-    def read(self, datapath: Datapath, batch: Batch) -> int:
+    def read(self, datapath: Datapath, batch: Batch, *, burst: bool = True) -> int:
         """Fill the batch with captured frames without blocking; how many, 0 for none.
+
+        Without ``burst`` one frame is enough, if a second costs another system call.
 
         Raises:
             CaptureError: the device is gone or down.

@@ -31,11 +31,11 @@ class FakePort:
         """No descriptor: tests run the pipeline by hand."""
         return -1
 
-    def read(self, datapath: Datapath, batch: Batch) -> int:  # noqa: ARG002
-        """Move waiting frames into the batch until it is full."""
+    def read(self, datapath: Datapath, batch: Batch, *, burst: bool = True) -> int:  # noqa: ARG002
+        """Move waiting frames into the batch until it is full; just the first without ``burst``."""
         batch.reset()
         count = 0
-        while self._waiting:
+        while self._waiting and (burst or count == 0):
             vnet, frame = self._waiting[0]
             if batch.put_captured(frame, vnet) < 0:
                 break

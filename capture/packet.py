@@ -26,6 +26,9 @@ _MR_PROMISC: Final = 1
 _ETH_P_ALL: Final = 3
 _SO_RCVBUFFORCE: Final = 33
 
+#: More than a batch holds.
+_MOST: Final = 1 << 20
+
 
 class PacketPort:
     """A :class:`~capture.device.FramePort` on an AF_PACKET socket."""
@@ -42,9 +45,9 @@ class PacketPort:
         """Descriptor of the packet socket."""
         return self._fd
 
-    def read(self, datapath: Datapath, batch: Batch) -> int:
+    def read(self, datapath: Datapath, batch: Batch, *, burst: bool = True) -> int:  # noqa: ARG002
         """Read until the socket is dry or the batch full; many frames per system call."""
-        count = int(lib.wn_port_read(datapath.c, batch.c, self._fd, lib.WN_PORT_PACKET))
+        count = int(lib.wn_port_read(datapath.c, batch.c, self._fd, lib.WN_PORT_PACKET, _MOST))
         if count < 0:
             code = batch.errno
             raise CaptureError("read from", self.interface, os.strerror(code), code)

@@ -33,6 +33,9 @@ _TUN_F_USO6: Final = 0x40
 _OFFLOADS: Final = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
 _BUSY_RETRY_S: Final = 1.5
 
+#: More than a batch holds.
+_MOST: Final = 1 << 20
+
 
 class TapPort:
     """A :class:`~capture.device.FramePort` on a persistent TAP."""
@@ -51,9 +54,10 @@ class TapPort:
         """Descriptor of /dev/net/tun."""
         return self._fd
 
-    def read(self, datapath: Datapath, batch: Batch) -> int:
+    def read(self, datapath: Datapath, batch: Batch, *, burst: bool = True) -> int:
         """Read until the TAP is dry or the batch full; one frame per system call."""
-        count = int(lib.wn_port_read(datapath.c, batch.c, self._fd, lib.WN_PORT_TAP))
+        most = _MOST if burst else 1
+        count = int(lib.wn_port_read(datapath.c, batch.c, self._fd, lib.WN_PORT_TAP, most))
         if count < 0:
             code = batch.errno
             raise CaptureError("read from", self.interface, os.strerror(code), code)

@@ -1,7 +1,7 @@
 """The box of an unencrypted deployment: datagrams leave as they were packed.
 
-It takes the place of a cipher in the pipeline, so that sealing is a stage of its own from the start:
-``seal`` sees each batch just before it is sent, ``open`` just after it was received.
+It takes the place of a cipher in the pipeline, so that sealing is a stage of its own from the
+start: ``seal`` sees each batch just before it is sent, ``open`` just after it was received.
 """
 
 from __future__ import annotations

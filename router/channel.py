@@ -1,9 +1,9 @@
 """Channels between stages: a direct call when the next stage is idle, a queue when it is not.
 
 A channel hands over whole batches. If its stage is idle, ``send`` runs it at once (about 2 µs; a
-queue and a task per stage cost 40 % of throughput and 500 µs of round trip). If the stage is at work
-further up the stack, or blocked on the kernel, the batch waits in order. The pool of batches bounds
-every queue, so none needs a limit of its own: no free batch, no capture.
+queue and a task per stage cost 40 % of throughput and 500 µs of round trip). If the stage is at
+work further up the stack, or blocked on the kernel, the batch waits in order. The pool of batches
+bounds every queue, so none needs a limit of its own: no free batch, no capture.
 
 One channel belongs to one event loop.
 """

@@ -146,7 +146,7 @@ class Router:
         renamed = self._table.name not in (b"", snapshot.name)
         changed = self._table.apply_snapshot(snapshot)
         self._paths.update(self._table.neighbours, changed)
-        log.info("snapshot in force", extra=kv(seq=snapshot.seq, peers=len(snapshot.peers)))
+        log.debug("snapshot in force", extra=kv(seq=snapshot.seq, peers=len(snapshot.peers)))
         self._first_snapshot.set()
         if self._keeper is not None:
             if renamed and self._layout is not None:
@@ -274,7 +274,7 @@ class Router:
         if self._keeper is not None:
             self._keeper.check_soon()
 
-    # ---- helpers -----------------------------------------------------------------------------------
+    # ---- helpers --------------------------------------------------------------------------------
 
     def _wanted_layout(self, mac: str, mtu: int) -> BridgeLayout:
         return BridgeLayout(self._settings.bridge, mac, mtu, self._settings.capture)
@@ -310,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry of ``python -m router``; the exit code."""
     try:
         settings = parse(sys.argv[1:] if argv is None else argv)
-        setup(settings.log_level)
+        setup(settings.log_level, settings.log_format)
         anyio.run(_serve, settings, **BACKEND)
     except WeftError as err:
         return _refuse(err)

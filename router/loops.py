@@ -49,7 +49,7 @@ class IngressThread:
     def _main(self) -> None:
         try:
             anyio.run(self._serve, **BACKEND)
-        except Exception:  # noqa: BLE001 - the main loop must learn of it, whatever it is
+        except Exception:  # the main loop must learn of it, whatever it is
             log.exception("ingress loop failed", extra=kv(dir="in"))
             self._on_failure()
         finally:

@@ -82,16 +82,17 @@ class Paths:
         if state.narrowed:
             self._narrowed.set()
         if changed or force:
-            self._set(name, connection, state)
+            self._set(name, connection, state, changed=changed and not force)
 
-    def _set(self, name: bytes, connection: Connection, state: PathState) -> None:
+    def _set(self, name: bytes, connection: Connection, state: PathState, *, changed: bool) -> None:
         self._datapath.set_mtu(
             self._neighbours[name].forwarder,
             state.mtu,
             state.overhead,
             stack_frag=connection.stack_frag,
         )
-        log.info(
+        log.log(
+            logging.INFO if changed else logging.DEBUG,  # the first reading is no news
             "overlay MTU set",
             extra=kv(peer=PeerName(name), mtu=state.mtu, pmtu_bytes=state.pmtu_bytes),
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from base.errors import ConfigError
-from base.log import LEVELS
+from base.log import FORMATS, LEVELS
 
 MTU_AUTO: Final = 0
 #: The record's length field and the TAP both end there; containers may still say 65535.
@@ -38,6 +38,7 @@ class RouterSettings:
     spin_us: int
     buffer_mb: int
     log_level: str
+    log_format: str
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +65,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
     parser.add_argument("--spin-us", type=int, default=50, metavar="MICROSECONDS")
     parser.add_argument("--bufsz", type=int, default=8, metavar="MB")
     parser.add_argument("--log-level", default="info", metavar="LEVEL")
+    parser.add_argument("--log-format", default="kv", metavar="kv|json")
     args = parser.parse_args(list(argv))
     return RouterSettings(
         control_socket=args.control_socket,
@@ -76,6 +78,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
         spin_us=_within("--spin-us", args.spin_us, 0, 1000),
         buffer_mb=_within("--bufsz", args.bufsz, 1, 1024),
         log_level=_one_of("--log-level", args.log_level, LEVELS),
+        log_format=_one_of("--log-format", args.log_format, FORMATS),
     )
 
 

@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.rig import (
     BATCH_SIZES,
     FRAME_SIZES,
+    READ_BUDGET_BYTES,
     ROUNDS,
     WARM_UP_ROUNDS,
     PortPair,
@@ -166,7 +167,10 @@ def test_port_read(
         port_pair.drain()
         port_pair.send(frames)
 
-    work = lambda: lib.wn_port_read(rig.datapath.c, rig.batch.c, fd, lib.WN_PORT_TAP)  # noqa: E731
+    def work() -> int:
+        return int(
+            lib.wn_port_read(rig.datapath.c, rig.batch.c, fd, lib.WN_PORT_TAP, READ_BUDGET_BYTES)
+        )
 
     run(benchmark, Stage(prepare, work), size=size, count=count)
 

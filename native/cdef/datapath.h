@@ -119,7 +119,7 @@ int wn_encap(wn_datapath *dp, wn_batch *batch, uint32_t now_s);
 int wn_decap(wn_datapath *dp, wn_batch *batch, uint32_t now_s);
 int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso);
 enum { WN_PORT_TAP = 1, WN_PORT_PACKET = 2 };
-int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind);
+int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind, uint32_t most);
 int wn_port_write(wn_datapath *dp, wn_batch *batch, int fd);
 int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd);
 int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag);

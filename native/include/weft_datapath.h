@@ -134,9 +134,9 @@ int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso);
 
 /* ---- input and output ---------------------------------------------------------------------------------- */
 enum { WN_PORT_TAP = 1, WN_PORT_PACKET = 2 };
-/* Read captured frames until the kernel has no more, or the batch is full. Frames read, 0 for none;
- * WN_ERR_SYSCALL with errno when the port is gone or down. */
-int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind);
+/* Read captured frames until the kernel has no more, the batch is full, or `most` are there. Frames
+ * read, 0 for none; WN_ERR_SYSCALL with errno when the port is gone or down. */
+int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind, uint32_t most);
 /* Write all injects. Returns how many were written; losses are counted by reason. */
 int wn_port_write(wn_datapath *dp, wn_batch *batch, int fd);
 /* Receive datagrams. Count, 0 for none. */

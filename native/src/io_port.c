@@ -27,9 +27,9 @@ static bool room_for(const wn_batch *batch, uint32_t used)
            batch->n_frames < WN_FRAMES / 2;
 }
 
-static int read_tap(wn_batch *batch, int fd)
+static int read_tap(wn_batch *batch, int fd, uint32_t most)
 {
-    while (room_for(batch, batch->arena_used)) {
+    while (batch->n_frames < most && room_for(batch, batch->arena_used)) {
         uint8_t *frame = next_slot(batch, batch->arena_used);
         ssize_t got = read(fd, frame - WN_VNET_LEN, WN_VNET_LEN + READ_MAX);
         if (got < 0 && errno == EINTR)
@@ -118,11 +118,12 @@ static int read_packet(wn_batch *batch, int fd)
     return (int)batch->n_frames;
 }
 
-int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind)
+/* A packet socket tells in one call how many there are: `most` is for the TAP. */
+int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind, uint32_t most)
 {
     (void)dp;
     wn_batch_reset(batch);
-    return kind == WN_PORT_PACKET ? read_packet(batch, fd) : read_tap(batch, fd);
+    return kind == WN_PORT_PACKET ? read_packet(batch, fd) : read_tap(batch, fd, most);
 }
 
 int wn_port_write(wn_datapath *dp, wn_batch *batch, int fd)
