@@ -200,6 +200,8 @@ static size_t build_segment(builder *b, uint8_t *out)
                .payload = sizes[which >> 3 & 3 ? which >> 3 & 3 : how & 7],
                .src = 2,
                .dst = which & 0x40 ? 1 : 0x77};
+    if (which >> 4 == 8)
+        s.ip_word = 0x2000; /* a first fragment: same flow, no L4 to see */
     if (how & 0x08)
         s.tcp_flags |= 0x08;
     if (how & 0x10)
