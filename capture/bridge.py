@@ -232,7 +232,7 @@ def _is_up(link: Any) -> bool:
 
 
 def _sysctls(interface: str) -> None:
-    """Neighbour timing and no router advertisements (CVE-2020-11091); what is missing is skipped."""
+    """Neighbour timing, no router advertisements (CVE-2020-11091); what is missing is skipped."""
     for family in ("ipv4", "ipv6"):
         for key, value in _NEIGHBOUR_MS.items():
             _write(Path(f"/proc/sys/net/{family}/neigh/{interface}/{key}"), value)

@@ -42,7 +42,7 @@ POOL_SIZE: Final = 4
 TURNS_MAX: Final = 64
 #: An intake that has something again within this time is busy.
 BUSY_S: Final = 100e-6
-#: Fewer datagrams than this in one call: there were no more (native/src/io_udp.c asks for 16 or 64).
+#: Fewer datagrams than this in one call: there were no more (io_udp.c asks for 16 or 64).
 BULK_VLEN: Final = 16
 
 EventHandler = Callable[[Batch], None]

@@ -23,6 +23,7 @@ class RouterOptions:
     host: str
     port: int
     log_level: str
+    log_format: str
     mtu: str | None = None
     capture: str | None = None
     loops: str | None = None
@@ -38,6 +39,7 @@ def router_argv(options: RouterOptions) -> list[str]:
         "--host": options.host or None,
         "--port": str(options.port),
         "--log-level": options.log_level,
+        "--log-format": options.log_format,
         "--mtu": options.mtu,
         "--capture": options.capture,
         "--loops": options.loops,

@@ -114,6 +114,7 @@ def launch(
             host,
             port,
             log_level,
+            log_format,
             mtu=mtu,
             capture=capture,
             loops=loops,
@@ -157,6 +158,7 @@ def router(
     bufsz: opt.BufferMb = None,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     log_level: opt.LogLevel = "info",
+    log_format: opt.LogFormat = "kv",
 ) -> None:
     """Become the router process."""
     replace_process(
@@ -167,6 +169,7 @@ def router(
                 host,
                 port,
                 log_level,
+                log_format,
                 mtu=mtu,
                 capture=capture,
                 loops=loops,
