@@ -91,5 +91,5 @@ for make_target in "$@"; do
     echo "bare-check: make $make_target took $((SECONDS - start)) s"
 done
 cd /
-umount -R -l "$root" "$root" 2>/dev/null || umount -R -l "$root"
+umount -R -l "$root"
 exit "$status"

@@ -1,0 +1,110 @@
+"""Ratios, spreads and verdicts, from measurements made up for the purpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.figures import GOALS, Benchmark, Figures, Goal, add_stages, add_system, stage_table
+from bench.system.run import Idle, SystemResult
+
+
+def by_variant(raw: list[float], vxlan: list[float], weft: list[float]) -> dict[str, list[float]]:
+    return {"raw": raw, "vxlan": vxlan, "weft": weft}
+
+
+def system_result() -> SystemResult:
+    return SystemResult(
+        tcp1_gbps=by_variant([20, 22, 21], [20, 10, 30], [8, 9, 7]),
+        tcp4_gbps=by_variant([20, 20, 20], [20, 20, 20], [6, 6, 6]),
+        udp_pps={
+            "raw": {64: [1e5, 1e5, 1e5], 512: [1.0]},
+            "vxlan": {64: [1e5, 1e5, 1e5], 512: [1.0]},
+            "weft": {64: [2e5, 3e5, 2.6e5], 512: [1.0]},
+        },
+        udp64_sent_pps=by_variant([1], [1], [1]),
+        rtt_us=by_variant([30, 40, 35], [50, 50, 50], [130, 240, 135]),
+        loss_gbps=by_variant([1, 1, 1], [], [0.4, 0.4, 0.5]),
+        idle=[Idle(0.01, 1.0, {}), Idle(0.2, 3.0, {})],
+        router_rss_mb=[45.0, 51.0],
+        settings={},
+    )
+
+
+def goal(key: str) -> Goal:
+    return next(one for one in GOALS if one.key == key)
+
+
+def test_system_figures_are_ratios_of_medians_with_the_spread_of_rounds() -> None:
+    figures = Figures()
+    add_system(figures, system_result())
+    assert figures.values["tcp1_over_vxlan"] == pytest.approx(8 / 20)
+    assert list(figures.spread["tcp1_over_vxlan"]) == pytest.approx([7 / 30, 0.9])
+    assert figures.values["udp64_pps_over_vxlan"] == pytest.approx(2.6)
+    assert figures.values["rtt_added_us"] == pytest.approx(100)
+    assert list(figures.spread["rtt_added_us"]) == pytest.approx([100, 200])
+    assert figures.values["loss1_tcp_over_raw"] == pytest.approx(0.4)
+
+
+def test_the_worse_node_counts() -> None:
+    figures = Figures()
+    add_system(figures, system_result())
+    assert figures.values["idle_cpu_percent"] == pytest.approx(0.2)
+    assert figures.values["idle_wakeups_per_s"] == pytest.approx(3)
+    assert figures.values["router_rss_mb"] == pytest.approx(51)
+
+
+def test_verdicts() -> None:
+    figures = Figures()
+    add_system(figures, system_result())
+    assert figures.verdict(goal("tcp1_over_vxlan")) == "reach"
+    assert figures.verdict(goal("tcp4_over_vxlan")) == "missed"
+    assert figures.verdict(goal("udp64_pps_over_vxlan")) == "aim"
+    assert figures.verdict(goal("router_rss_mb")) == "reach"
+    assert figures.verdict(goal("fdb_100k_pps_over_10")) == "not measured"
+
+
+def test_idle_reaches_its_aim_only_without_any_wake_up() -> None:
+    idle = goal("idle_cpu_percent")
+    asleep = Figures({"idle_cpu_percent": 0.0, "idle_wakeups_per_s": 0.0})
+    restless = Figures({"idle_cpu_percent": 0.0, "idle_wakeups_per_s": 0.1})
+    assert (asleep.verdict(idle), restless.verdict(idle)) == ("aim", "reach")
+
+
+def scale(group: str, way: str, repetition: int, median_s: float, **size: int) -> Benchmark:
+    info: dict[str, Any] = {"make_path": "sockets", "way": way, "repetition": repetition, **size}
+    return Benchmark("", group, info, {"median": median_s})
+
+
+def test_scale_takes_both_ways_together_and_the_median_of_repetitions() -> None:
+    found = []
+    for repetition, slower in enumerate((1.0, 1.25, 5.0)):
+        for way, seconds in (("egress", 1.0), ("ingress", 3.0)):
+            found.append(scale("scale-macs", way, repetition, seconds, macs=10))
+            found.append(scale("scale-macs", way, repetition, seconds * slower, macs=100_000))
+    figures = Figures()
+    add_stages(figures, found)
+    assert figures.values == {"fdb_100k_pps_over_10": pytest.approx(0.8)}
+    assert list(figures.spread["fdb_100k_pps_over_10"]) == pytest.approx([0.2, 1])
+
+
+def test_half_a_scale_measurement_is_refused() -> None:
+    found = [scale("scale-peers", "egress", 0, 1.0, peers=amount) for amount in (10, 1000)]
+    with pytest.raises(ValueError, match="incomplete measurements for 10 peers"):
+        add_stages(Figures(), found)
+
+
+def test_stage_table_keeps_the_stages_and_leaves_the_rest() -> None:
+    plain: dict[str, Any] = {"frames": 16, "frame_bytes": 64}
+    found = [
+        Benchmark("", "encap", plain, {"median": 1.0}),
+        Benchmark("", "pipeline", {**plain, "way": "egress"}, {"median": 2.0}),
+        Benchmark("", "checksum", {"frames": 1, "frame_bytes": 64}, {"median": 1.0}),
+        scale("scale-macs", "egress", 0, 1.0, macs=10),
+    ]
+    table = stage_table(found)
+    assert {stage: list(cells) for stage, cells in table.items()} == {
+        "encap": [(64, 16)],
+        "pipeline egress": [(64, 16)],
+    }
