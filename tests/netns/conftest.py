@@ -1,0 +1,20 @@
+"""Programs for the tests of running systems, compiled once per run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.netns.support import TOOLS
+
+_CC = ("cc", "-D_GNU_SOURCE", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+@pytest.fixture(scope="session")
+def stream_tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TCP and UDP whose every byte is checked at arrival: tools/stream.c."""
+    binary = tmp_path_factory.mktemp("tools") / "stream"
+    subprocess.run([*_CC, "-o", str(binary), str(TOOLS / "stream.c")], check=True)
+    return binary
