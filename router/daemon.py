@@ -12,13 +12,14 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from base.counters import Counter
-from base.errors import CaptureError, RemoteProtocolError, WeftError
+from base.errors import CaptureError, LocalProtocolError, RemoteProtocolError, WeftError
 from base.ipc import (
     BridgeRepaired,
     Delta,
@@ -77,6 +78,8 @@ class Router:
         self._layout: BridgeLayout | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started_s = time.monotonic()
+        self._failed: str | None = None
+        self._loop_failed: Callable[[], None] = _nothing
 
     async def run(self) -> None:
         """Until cancelled or until something can't be mended.
@@ -112,12 +115,13 @@ class Router:
         async with anyio.create_task_group() as tasks:
             thread = None
             if thread_pump is not None:
-                thread = IngressThread(
-                    ingress, thread_pump, lambda: self._on_main(tasks.cancel_scope.cancel)
-                )
+                thread = IngressThread(ingress, thread_pump, self._thread_failed)
                 thread.start()
             else:
                 tasks.start_soon(ingress.serve)
+            # a reader that fails would fail for ever: better a restart than a silent stop
+            self._loop_failed = tasks.cancel_scope.cancel
+            asyncio.get_running_loop().set_exception_handler(self._callback_failed)
             main_pump.start()
             tasks.start_soon(egress.serve)
             tasks.start_soon(self._keeper.run)
@@ -129,6 +133,21 @@ class Router:
                 if thread is not None:
                     thread.stop()
                 holder.port.close()
+        if self._failed is not None:
+            raise LocalProtocolError(f"the data path failed: {self._failed}")
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        self._fail(str(context.get("exception") or context.get("message")))
+
+    def _thread_failed(self, reason: str) -> None:
+        # runs on the ingress thread
+        self._on_main(self._fail, reason)
+
+    def _fail(self, reason: str) -> None:
+        if self._failed is None:
+            self._failed = reason
+            self._loop_failed()
 
     # ---- what control says ---------------------------------------------------------------------
 
@@ -283,6 +302,10 @@ class Router:
         if self._settings.mtu:
             return self._settings.mtu
         return overlay_mtu(self._paths.narrowest() or 1500, self._box.overhead)
+
+
+def _nothing() -> None:
+    """Before there is anything to end."""
 
 
 def _bridge_mac(name: bytes) -> str:

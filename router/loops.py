@@ -27,7 +27,7 @@ BACKEND: dict[str, Any] = {"backend": "asyncio", "backend_options": {"use_uvloop
 class IngressThread:
     """A thread with an event loop of its own for the ingress pipeline."""
 
-    def __init__(self, pipeline: Pipeline, pump: Pump, on_failure: Callable[[], None]) -> None:
+    def __init__(self, pipeline: Pipeline, pump: Pump, on_failure: Callable[[str], None]) -> None:
         self._pipeline = pipeline
         self._pump = pump
         self._on_failure = on_failure
@@ -49,15 +49,20 @@ class IngressThread:
     def _main(self) -> None:
         try:
             anyio.run(self._serve, **BACKEND)
-        except Exception:  # the main loop must learn of it, whatever it is
+        except Exception as err:  # the main loop must learn of it, whatever it is
             log.exception("ingress loop failed", extra=kv(dir="in"))
-            self._on_failure()
+            self._on_failure(str(err))
         finally:
             self._started.set()
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        self._on_failure(str(context.get("exception") or context.get("message")))
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
+            loop.set_exception_handler(self._callback_failed)
             self._stop = partial(loop.call_soon_threadsafe, scope.cancel)
             self._pump.start()
             self._started.set()
