@@ -22,6 +22,8 @@ from bench.system.run import SystemResult
 from bench.system.run import run as run_system
 
 PARTS = ("stages", "system")
+#: More than this, before anything was started, and results are marked as doubtful.
+BUSY_PERCENT = 10.0
 BUILD = environment.ROOT / "build" / "bench"
 RESULTS = environment.RESULTS
 
@@ -101,6 +103,9 @@ def main(parts: list[str]) -> None:
     if unknown:
         raise ConfigError(f"unknown part {unknown[0]}: give {' or '.join(PARTS)}, or nothing")
     start = time.monotonic()
+    busy_percent = environment.busy_percent()
+    if busy_percent > BUSY_PERCENT:
+        print(f"warning: the machine is {busy_percent:.0f} % busy with other things", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for part in parts or PARTS:
         (RESULTS / f"{part}.json").unlink(missing_ok=True)
@@ -114,6 +119,7 @@ def main(parts: list[str]) -> None:
         add_system(figures, system)
     add_stages(figures, benchmarks)
     flat = summary(figures, system)
+    flat["busy_before_percent"] = round(busy_percent, 1)
     text = msgspec.json.format(msgspec.json.encode(flat))
     (RESULTS / "summary.json").write_bytes(text + b"\n")
     pictures = report.plot(RESULTS, system, benchmarks)

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,3 +99,19 @@ def parse_offloads(ethtool_k: str) -> dict[str, str]:
         if name in _OFFLOADS:
             found[name] = value.strip()
     return found
+
+
+def busy_percent(seconds: float = 1.0) -> float:
+    """How busy all cores together are during the next ``seconds``.
+
+    Who measures while others work measures their work too.
+    """
+
+    def read() -> tuple[int, int]:
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # everything; idle and waiting for I/O
+
+    total_before, idle_before = read()
+    time.sleep(seconds)
+    total, idle = read()
+    return 100.0 * (1.0 - (idle - idle_before) / max(total - total_before, 1))
