@@ -30,14 +30,16 @@ typedef struct unit {
     uint16_t forwarder;
     bool flooded;
     uint32_t now_s;
+    uint64_t relayed;
+    uint64_t copies; /* of flooded frames */
 } unit;
 
-enum { UNIT_DONE = 0, UNIT_NO_ROOM = 1 };
+enum { UNIT_DROPPED, UNIT_SENT, UNIT_NO_ROOM };
 
 static int drop(const unit *u, int reason)
 {
     wn_count(u->dp, reason, 1);
-    return UNIT_DONE;
+    return UNIT_DROPPED;
 }
 
 /* Too-big answers are cheap to provoke: allow a bounded number per second. */
@@ -119,7 +121,7 @@ static int send_whole(const unit *u, uint8_t df)
     if (!wn_pack_room(u->batch, 1, 64))
         return UNIT_NO_ROOM;
     put_whole(u, df);
-    return UNIT_DONE;
+    return UNIT_SENT;
 }
 
 /* IPv4 fragments of one frame, copied: rare and slow by nature. */
@@ -143,7 +145,7 @@ static int send_fragments(const unit *u, const uint8_t *frame, uint32_t len)
         wn_pack_add(u->batch, slot, record, WN_RECORD_LEN + (uint32_t)built, NULL, 0);
     }
     wn_count(u->dp, WN_C_FRAGMENTED_FRAMES, 1);
-    return UNIT_DONE;
+    return UNIT_SENT;
 }
 
 /* The pieces of a super-frame, each with headers of its own; payload is gathered from the frame. */
@@ -161,7 +163,7 @@ static int send_pieces(const unit *u, const wn_cut *cut, uint8_t df)
         wn_sleeve_put_record(record, u->src, u->dst, (uint16_t)(cut->header_len + payload_len));
         wn_pack_add(u->batch, slot, record, WN_RECORD_LEN + cut->header_len, payload, payload_len);
     }
-    return UNIT_DONE;
+    return UNIT_SENT;
 }
 
 /* A super-frame whose pieces don't fit and may be fragmented: build each piece, then cut it again. */
@@ -184,7 +186,7 @@ static int fragment_pieces(const unit *u, const wn_cut *cut)
         if (send_fragments(u, whole, cut->header_len + payload_len) == UNIT_NO_ROOM)
             return drop(u, WN_C_DROP_BATCH_FULL);
     }
-    return UNIT_DONE;
+    return UNIT_SENT;
 }
 
 static int send_gso(const unit *u)
@@ -253,10 +255,15 @@ static int send_unit(unit *u)
         return drop(u, WN_C_DROP_NO_ADDRESS);
     if (u->flooded)
         u->dst = u->to->name; /* rewritten at every hop */
-    return u->frame->vnet.gso_type == WN_GSO_NONE ? send_plain(u) : send_gso(u);
+    int done = u->frame->vnet.gso_type == WN_GSO_NONE ? send_plain(u) : send_gso(u);
+    if (done == UNIT_SENT && u->flooded)
+        u->copies++;
+    else if (done == UNIT_SENT && u->frame->from != WN_FORWARDER_NONE)
+        u->relayed++;
+    return done;
 }
 
-/* All units of one frame from batch->encap_hop on. */
+/* All units of one frame from batch->encap_hop on; tells only whether there was room for them. */
 static int send_frame(unit *u)
 {
     wn_frame *frame = u->frame;
@@ -275,14 +282,12 @@ static int send_frame(unit *u)
         if (send_unit(u) == UNIT_NO_ROOM)
             return UNIT_NO_ROOM;
     }
-    return UNIT_DONE;
+    return UNIT_DROPPED;
 }
 
 int wn_encap(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
 {
     int more = 0;
-    uint64_t relayed = 0;
-    uint64_t flooded = 0;
     batch->n_msgs = batch->next_msg = 0;
     batch->n_iovs = batch->hdr_used = 0;
     batch->n_recs = batch->n_slots = batch->n_injects = batch->n_events = 0;
@@ -313,17 +318,13 @@ int wn_encap(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
                 if (frame->flood && batch->encap_hop < dp->tables->peers[frame->src_peer].n_hops)
                     continue;
             }
-            if (frame->flood)
-                flooded++;
-            else if (frame->from != WN_FORWARDER_NONE)
-                relayed++;
         }
         batch->encap_frame++;
         batch->encap_hop = 0;
     }
     wn_pack_finish(dp, batch);
     pthread_rwlock_unlock(&dp->lock);
-    wn_count(dp, WN_C_RELAYED_FRAMES, relayed);
-    wn_count(dp, WN_C_FLOODED_FRAMES, flooded);
+    wn_count(dp, WN_C_RELAYED_FRAMES, u.relayed);
+    wn_count(dp, WN_C_FLOODED_FRAMES, u.copies);
     return (int)batch->n_msgs | more;
 }

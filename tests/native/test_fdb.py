@@ -57,7 +57,7 @@ def test_constants_are_those_of_the_spec() -> None:
     assert lib.WN_FDB_SWEEP_S == 60
 
 
-# ---- the table of sleeve 3: operation × existing entry ------------------------------------------
+# ---- the table of sleeve 3: operation × existing entry ----
 
 
 def test_local_learn_of_an_unknown_mac_inserts_ourselves() -> None:
@@ -101,7 +101,7 @@ def test_remote_learn_from_another_peer_overwrites(owner: int) -> None:
     assert fdb.dump() == {MAC: (P2, T0 + 1)}
 
 
-# ---- time ---------------------------------------------------------------------------------------
+# ---- time ----
 
 
 @pytest.mark.parametrize("later_s", [0, 1, REFRESH])
@@ -146,7 +146,7 @@ def test_forgetting_a_peer_leaves_the_others() -> None:
     assert lib.wn_fdb_forget_peer(fdb.c, P1) == 0
 
 
-# ---- size ---------------------------------------------------------------------------------------
+# ---- size ----
 
 
 def test_growth_keeps_every_entry() -> None:
@@ -190,7 +190,7 @@ def test_a_full_table_refuses_new_macs_and_serves_the_old() -> None:
     assert lib.wn_fdb_size(table) == capacity // 2 + 2
 
 
-# ---- deletion from clusters, and the whole against a dict ---------------------------------------
+# ---- deletion from clusters, and the whole against a dict ----
 
 
 @settings(max_examples=40, deadline=None)

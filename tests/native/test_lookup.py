@@ -137,7 +137,7 @@ def test_the_sweep_comes_once_a_minute() -> None:
     assert mac_of(50) not in world.fdb()
 
 
-# ---- runs between the same MACs are decided once, which must not show ----------------------------
+# ---- runs between the same MACs are decided once, which must not show ----
 
 ENDS = st.sampled_from([OURS, OURS_TOO, THEIRS, NOBODYS])
 
@@ -155,7 +155,7 @@ def test_a_batch_decides_as_its_frames_one_by_one(pairs: list[tuple[int, int]]) 
     assert together.counted() == alone.counted()
 
 
-# ---- checksums that the kernel left open ----------------------------------------------------------
+# ---- checksums that the kernel left open ----
 
 
 def open_udp(payload: bytes) -> tuple[bytes, bytes, bytes]:

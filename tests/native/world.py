@@ -8,7 +8,7 @@ through the stages until no work is left behind and says what came out, parsed b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from base.counters import COUNTER_NAMES
@@ -146,7 +146,9 @@ class World:
         broadcast: Mapping[int, Sequence[int]] | None = None,
         mtu: int = MTU,
         stack_frag: bool = False,
+        names: Callable[[int], bytes] = name_of,
     ) -> None:
+        self.name = names
         others = [peer for peer in range(peers) if peer != us]
         self.us = us
         self.now_s = 10_000
@@ -156,7 +158,7 @@ class World:
         self.datapath = Datapath()
         for peer in self.neighbours:
             self.datapath.set_forwarder(
-                forwarder_of(peer), peer, name_of(peer), address_of(peer), PORT
+                forwarder_of(peer), peer, names(peer), address_of(peer), PORT
             )
             self.set_mtu(peer, mtu, stack_frag=stack_frag)
         self.peers = peers
@@ -167,7 +169,7 @@ class World:
         """Tables of the state as it is now, not yet in force."""
         tables = Tables(self.peers, self.us, sum(len(via) for via in self.broadcast.values()))
         for peer in range(self.peers):
-            tables.set_peer(peer, name_of(peer))
+            tables.set_peer(peer, self.name(peer))
         for peer in self.neighbours:
             tables.set_neighbour(peer, forwarder_of(peer))
         for peer, via in self.unicast.items():
@@ -213,7 +215,7 @@ class World:
         """Look up and encapsulate one batch of captured frames."""
         batch = captured_batch(*frames)
         self.lookup(batch)
-        return self._encap(batch, Outcome(_sender=name_of(self.us)))
+        return self._encap(batch, Outcome(_sender=self.name(self.us)))
 
     def lookup(self, batch: Batch) -> int:
         """Just the first stage."""
@@ -230,7 +232,7 @@ class World:
 
     def ingress(self, batch: Batch, *, join: bool = True) -> Outcome:
         """All stages of a received batch."""
-        outcome = Outcome(_sender=name_of(self.us))
+        outcome = Outcome(_sender=self.name(self.us))
         while True:
             got = lib.wn_decap(self.datapath.c, batch.c, self.now_s)
             outcome.events += batch.events()
