@@ -55,7 +55,7 @@ for target in "$@"; do
     mkdir -p "$out/corpus/$target" "native/fuzz/corpus/$target"
     echo "== $target, $seconds s"
     log=$out/$target.log
-    "$out/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=66000 \
+    "$out/$target" -max_total_time="$seconds" -timeout=120 -rss_limit_mb=2048 -max_len=66000 \
         -len_control=20 -print_final_stats=1 -artifact_prefix="$out/failed/$target-" \
         "$out/corpus/$target" "native/fuzz/corpus/$target" >"$log" 2>&1 || {
         failed=1
