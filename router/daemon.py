@@ -44,10 +44,12 @@ from native.datapath import Batch, Datapath, Event
 from router.bridge_keeper import BridgeKeeper, open_port
 from router.control_link import ControlLink
 from router.forwarder import overlay_mtu
-from router.loops import BACKEND, IngressThread, split
+from router.intake import CaptureIntake, DatagramIntake
+from router.loops import BACKEND, Balancer, IngressThread
 from router.paths import Paths
 from router.peer_table import PeerTable
-from router.pipeline import CaptureIntake, DatagramIntake, build_egress, build_ingress
+from router.pipeline import Pipeline, build_egress, build_ingress
+from router.pump import Pump
 from router.settings import RouterSettings, parse
 from router.stages import PortHolder
 from router.udp import SleeveSocket
@@ -103,38 +105,54 @@ class Router:
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
         holder = PortHolder(port)
         egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
-        ingress = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
         capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed)
-        datagrams = DatagramIntake(self._datapath, self._udp, ingress)
-        main_pump, thread_pump = split(
-            self._settings.loops, capture, datagrams, self._settings.spin_us
-        )
+        ingress, datagrams = self._ingress(holder)
+        main_reads = self._settings.loops != "two"
+        pump = Pump([capture, datagrams] if main_reads else [capture], self._settings.spin_us)
         self._keeper = BridgeKeeper(
-            self._layout, holder, self._buffer_bytes, self._repaired, main_pump.rewatch
+            self._layout, holder, self._buffer_bytes, self._repaired, pump.rewatch
         )
         async with anyio.create_task_group() as tasks:
-            thread = None
-            if thread_pump is not None:
-                thread = IngressThread(ingress, thread_pump, self._thread_failed)
-                thread.start()
-            else:
-                tasks.start_soon(ingress.serve)
             # a reader that fails would fail for ever: better a restart than a silent stop
             self._loop_failed = tasks.cancel_scope.cancel
             asyncio.get_running_loop().set_exception_handler(self._callback_failed)
-            main_pump.start()
+            thread = self._start_thread(holder, pump, datagrams)
+            if main_reads:
+                tasks.start_soon(ingress.serve)
+            pump.start()
             tasks.start_soon(egress.serve)
             tasks.start_soon(self._keeper.run)
             self._announce()
             try:
                 await anyio.sleep_forever()
             finally:
-                main_pump.stop()
+                pump.stop()
                 if thread is not None:
                     thread.stop()
                 holder.port.close()
         if self._failed is not None:
             raise LocalProtocolError(f"the data path failed: {self._failed}")
+
+    def _ingress(self, holder: PortHolder) -> tuple[Pipeline, DatagramIntake]:
+        pipeline = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
+        return pipeline, DatagramIntake(self._datapath, self._udp, pipeline)
+
+    def _start_thread(
+        self, holder: PortHolder, main: Pump, main_intake: DatagramIntake
+    ) -> IngressThread | None:
+        """The ingress thread, if the settings want one; see :mod:`router.loops`."""
+        if self._settings.loops == "one":
+            return None
+        pipeline, datagrams = self._ingress(holder)
+        pump = Pump([datagrams], self._settings.spin_us)
+        balancer = None
+        if self._settings.loops == "auto":
+            balancer = Balancer(main, main_intake, pump, datagrams)
+        thread = IngressThread(pipeline, pump, self._thread_failed)
+        thread.start()
+        if balancer is not None and thread.loop is not None:
+            balancer.start(thread.loop)
+        return thread
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)

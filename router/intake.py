@@ -1,0 +1,104 @@
+"""What fills batches: the bridge's port on one side, the sleeve socket on the other.
+
+An intake takes a free batch, fills it from its source without blocking and sends it into the first
+channel of its pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Protocol
+
+from base.errors import CaptureError
+from native.datapath import Datapath
+from router.channel import Pool
+from router.pipeline import Pipeline
+from router.stages import DatagramSocket, PortHolder
+
+#: Fewer datagrams than this in one call: there were no more (io_udp.c asks for 16 or 64).
+BULK_VLEN: Final = 16
+
+
+class Turn(Enum):
+    """How a turn ended."""
+
+    DRY = "nothing there, or no batch free"
+    LAST = "got all there was"
+    MORE = "there may be more"
+
+
+class Intake(Protocol):
+    """Something that fills batches."""
+
+    pool: Pool
+
+    def fileno(self) -> int:
+        """Descriptor to poll."""
+
+    def turn(self, *, burst: bool) -> Turn:
+        """Fill one batch and send it in; without ``burst`` just what is first."""
+
+
+class CaptureIntake:
+    """Frames of the bridge."""
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        holder: PortHolder,
+        pipeline: Pipeline,
+        on_error: Callable[[CaptureError], None],
+    ) -> None:
+        self.pool = pipeline.pool
+        self._datapath = datapath
+        self._holder = holder
+        self._entry = pipeline.entry
+        self._on_error = on_error
+
+    def fileno(self) -> int:
+        """Of the port in use just now."""
+        return self._holder.port.fileno()
+
+    def turn(self, *, burst: bool) -> Turn:
+        """One batch of captured frames, or one frame."""
+        batch = self.pool.take()
+        if batch is None:
+            return Turn.DRY
+        try:
+            count = self._holder.port.read(self._datapath, batch, burst=burst)
+        except CaptureError as err:
+            self.pool.give(batch)
+            self._on_error(err)
+            return Turn.DRY
+        if count == 0:
+            self.pool.give(batch)
+            return Turn.DRY
+        self._entry.send(batch)
+        return Turn.MORE
+
+
+class DatagramIntake:
+    """Datagrams of other peers."""
+
+    def __init__(self, datapath: Datapath, udp: DatagramSocket, pipeline: Pipeline) -> None:
+        self.pool = pipeline.pool
+        self._datapath = datapath
+        self._udp = udp
+        self._entry = pipeline.entry
+
+    def fileno(self) -> int:
+        """Of the receiving socket."""
+        return self._udp.fileno()
+
+    def turn(self, *, burst: bool) -> Turn:  # noqa: ARG002 - one call tells how many there are
+        """One batch of datagrams."""
+        batch = self.pool.take()
+        if batch is None:
+            return Turn.DRY
+        count = self._udp.receive(self._datapath, batch)
+        if count == 0:
+            self.pool.give(batch)
+            return Turn.DRY
+        self._entry.send(batch)
+        return Turn.LAST if count < BULK_VLEN else Turn.MORE
