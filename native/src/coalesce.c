@@ -13,6 +13,7 @@
 #define FLOWS 64u
 #define IP_MAX 65535u
 #define UDP_GROUP_MAX 64u
+#define GROUP_MAX (WN_IOV_PER_MSG - 2u) /* one writev, with the virtio header in front */
 #define TCP_ACK 0x10
 #define TCP_PSH 0x08
 
@@ -83,7 +84,7 @@ static bool follows(const group *g, const wn_frame *frame, const wn_view *view)
     const uint8_t *a = g->first->data;
     const uint8_t *b = frame->data;
     uint32_t len = payload_of(view);
-    if (len > g->segment || g->ip_len + len > IP_MAX || memcmp(a, b, WN_ETH_LEN) != 0 ||
+    if (len > g->segment || g->ip_len + len > IP_MAX || g->count == GROUP_MAX || memcmp(a, b, WN_ETH_LEN) != 0 ||
         !same_ip(g, a + view->l3_off, b + view->l3_off))
         return false;
     a += view->l4_off;
@@ -241,12 +242,12 @@ int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso)
             continue;
         group *open = NULL;
         uint32_t flow = FLOWS;
-        if (use_gso && (view.flags & WN_VIEW_L4)) {
+        if (use_gso && (view.flags & WN_VIEW_L4) && !(view.flags & WN_VIEW_EXT)) {
             flow = flow_of(frame, &view);
             if (flows[flow] != none)
                 open = &groups[flows[flow]];
         } else if (use_gso && view.ip_version) {
-            memset(flows, 0xff, sizeof flows); /* a fragment may belong to any flow: keep the order */
+            memset(flows, 0xff, sizeof flows); /* a fragment, or behind options: it may be of any flow, keep the order */
         }
         bool can = flow < FLOWS && joinable(frame, &view);
         if (can && open && follows(open, frame, &view) && join(batch, open, frame, &view))

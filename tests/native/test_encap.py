@@ -260,13 +260,9 @@ def test_answer_vectors_through_the_pipeline(case: dict[str, Any]) -> None:
 
 def line(us: int = 1, *, mtu: int = 9000) -> World:
     """0 - 1 - 2, seen by ``us``; the far link of node 1 is narrow."""
-    ends = {0: 1, 2: 1} if us != 1 else {0: 0, 2: 2}
-    if us != 1:
-        ends = {peer: 1 for peer in (0, 1, 2) if peer != us}
-    world = World(
-        3, us=us, neighbours=[0, 2] if us == 1 else [1], unicast=ends, broadcast={}, mtu=mtu
-    )
-    return world
+    ends = {0: 0, 2: 2} if us == 1 else {peer: 1 for peer in range(3) if peer != us}
+    near = [0, 2] if us == 1 else [1]
+    return World(3, us=us, neighbours=near, unicast=ends, broadcast={}, mtu=mtu)
 
 
 def test_a_relay_answers_towards_the_source_peer() -> None:

@@ -1,4 +1,4 @@
-"""Super-frames are cut as the sender's stack would have cut them: two oracles, and lying headers."""
+"""Super-frames are cut as the sender's stack would have: two oracles, and lying headers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet import UDP as ScapyUDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 
@@ -106,8 +105,8 @@ def scapy_says(frame: bytes) -> bytes:
         if layer in packet:
             for name in names:
                 delattr(packet[layer], name)
-    if ScapyUDP in packet:
-        del packet[ScapyUDP].len, packet[ScapyUDP].chksum
+    if UDP in packet:
+        del packet[UDP].len, packet[UDP].chksum
     return bytes(packet)
 
 
@@ -198,7 +197,7 @@ def test_udp_is_never_cut_otherwise_than_asked() -> None:
 
 GOOD = Segment(payload=PAYLOAD[:3000])
 GOOD6 = GOOD.changed(version=6)
-UDP = GOOD.changed(tcp=False)
+DATAGRAMS = GOOD.changed(tcp=False)
 
 
 def tampered(segment: Segment, at: int, value: bytes) -> bytes:
@@ -210,16 +209,16 @@ def tampered(segment: Segment, at: int, value: bytes) -> bytes:
 LIES: dict[str, tuple[bytes, bytes]] = {
     "size 0": (vnet(GSO_TCP4, 0, start=34, offset=16), GOOD.frame()),
     "unknown type": (vnet(2, 1448, start=34, offset=16), GOOD.frame()),
-    "UFO": (vnet(3, 1448, start=34, offset=6), UDP.frame()),
+    "UFO": (vnet(3, 1448, start=34, offset=6), DATAGRAMS.frame()),
     "only ECN": (vnet(GSO_ECN, 1448, start=34, offset=16), GOOD.frame()),
     "TCP6 on IPv4": (vnet(GSO_TCP6, 1448, start=34, offset=16), GOOD.frame()),
     "TCP4 on IPv6": (vnet(GSO_TCP4, 1428, start=54, offset=16), GOOD6.frame()),
-    "TCP on UDP": (vnet(GSO_TCP4, 1448, start=34, offset=16), UDP.frame()),
+    "TCP on UDP": (vnet(GSO_TCP4, 1448, start=34, offset=16), DATAGRAMS.frame()),
     "UDP on TCP": (vnet(GSO_UDP, 1448, start=34, offset=6), GOOD.frame()),
     "no payload": (vnet(GSO_TCP4, 1448, start=34, offset=16), Segment().frame()),
     "a fragment": (
         vnet(GSO_UDP, 1448, start=34, offset=6),
-        UDP.changed(ip_flags=wire.MF).frame(),
+        DATAGRAMS.changed(ip_flags=wire.MF).frame(),
     ),
     "more in the IP header than in the frame": (
         vnet(GSO_TCP4, 1448, start=34, offset=16),
