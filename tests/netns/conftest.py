@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.support import TOOLS
+from tests.netns.support import BENCH_TOOLS, TOOLS
 
 _CC = ("cc", "-D_GNU_SOURCE", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
@@ -17,4 +17,12 @@ def stream_tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """TCP and UDP whose every byte is checked at arrival: tools/stream.c."""
     binary = tmp_path_factory.mktemp("tools") / "stream"
     subprocess.run([*_CC, "-o", str(binary), str(TOOLS / "stream.c")], check=True)
+    return binary
+
+
+@pytest.fixture(scope="session")
+def hostile_tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an ill-meaning host sends: bench/tools/hostile_blast.c."""
+    binary = tmp_path_factory.mktemp("tools") / "hostile_blast"
+    subprocess.run([*_CC, "-o", str(binary), str(BENCH_TOOLS / "hostile_blast.c")], check=True)
     return binary

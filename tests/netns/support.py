@@ -22,12 +22,15 @@ import anyio
 import msgspec
 import pytest
 
+from lab import plan
 from lab.container import Container
 from lab.host import Host
+from lab.lab import Lab
 from lab.node import Node
 from lab.process import Process
 
 TOOLS = Path(__file__).resolve().parent / "tools"
+BENCH_TOOLS = Path(__file__).resolve().parents[2] / "bench" / "tools"
 #: Ten milliseconds and more are rounded up to clock ticks by ping, to 16 ms on many kernels.
 PING_INTERVAL_S = 0.009
 #: IP, UDP, sender, record header, inner Ethernet (spec: sleeve 9.1).
@@ -262,3 +265,21 @@ def stray_host(lab_switch: Node, node: Node, address: str) -> None:
         f"link add {port} mtu 65535 type veth peer {peer}", f"link set {port} master sw0 up"
     )
     node.ip(f"addr add {address}/24 dev eth0", "link set eth0 up")
+
+
+def new_container(lab: Lab, host: Host, number: int, home: int | None = None) -> Container:
+    """One more container, attached to the bridge; ``home`` is the host whose plan gave addresses.
+
+    A container that moves is a new one elsewhere with the addresses and MAC of the old.
+    """
+    home = host.index if home is None else home
+    container = lab.new_container(
+        host,
+        f"x{host.index}.{number}",
+        mac=plan.container_mac(home, number),
+        ipv4=f"{plan.container_address(home, number)}/{plan.OVERLAY_PREFIX_LEN}",
+        ipv6=f"{plan.container_address6(home, number)}/{plan.OVERLAY6_PREFIX_LEN}",
+    )
+    host.ip(f"link set {container.port} master weave up")
+    container.set_mtu(host.mtu("weave"))
+    return container
