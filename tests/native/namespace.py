@@ -1,0 +1,54 @@
+"""Tests that need a kernel's network of their own: each runs in a thread with a fresh namespace.
+
+The namespace and every device in it are gone when the thread has ended and its sockets are closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import socket
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lab.syscalls import CLONE_NEWNET, unshare
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+_IFF_UP = 1
+
+
+def in_new_netns(test: Callable[..., None]) -> Callable[..., None]:
+    """Run the test in a network namespace of its own, with the loopback up."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with ThreadPoolExecutor(1, initializer=_enter) as pool:
+            pool.submit(test, *args, **kwargs).result()
+
+    marked = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")(run)
+    return pytest.mark.netns(marked)
+
+
+def _enter() -> None:
+    unshare(CLONE_NEWNET)
+    set_up("lo")
+
+
+def set_up(interface: str, *, up: bool = True) -> None:
+    """Set a link up or down."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sH14x", interface.encode(), 0)
+        (flags,) = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+        flags = flags | _IFF_UP if up else flags & ~_IFF_UP
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", interface.encode(), flags))
+
+
+def set_mtu(interface: str, mtu: int) -> None:
+    """Set a link's MTU."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCSIFMTU, struct.pack("16si12x", interface.encode(), mtu))
