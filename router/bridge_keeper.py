@@ -77,13 +77,13 @@ class BridgeKeeper:
         holder: PortHolder,
         buffer_bytes: int,
         on_repair: Callable[[str, int], None],
-        on_new_port: Callable[[], None],
+        rewatch: Callable[[], None],
     ) -> None:
         self.layout = layout
         self._holder = holder
         self._buffer_bytes = buffer_bytes
         self._on_repair = on_repair
-        self._on_new_port = on_new_port
+        self._rewatch = rewatch
         self._check = anyio.Event()
         #: Times that something had to be mended.
         self.repairs = 0
@@ -127,6 +127,9 @@ class BridgeKeeper:
             await anyio.sleep(_RETRY_S)
             self.check_soon()
             return
+        # The event loop gives up a descriptor that reported an error, as that of a packet socket
+        # does whose interface was down for a moment.
+        self._rewatch()
         if changed:
             self.repairs += 1
             what = ", ".join(changed)
@@ -143,7 +146,7 @@ class BridgeKeeper:
         return [*changed, f"{BRIDGE_PORT} made anew"]
 
     def _replaced(self, old: FramePort) -> None:
-        self._on_new_port()
+        self._rewatch()
         asyncio.get_running_loop().call_later(_GRACE_S, old.close)
 
 
