@@ -8,6 +8,7 @@ Ref: spec node 3, sleeve 2.2; packet(7).
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -87,5 +88,6 @@ def open_packet(interface: str, buffer_bytes: int) -> PacketPort:
         sock.bind((interface, _ETH_P_ALL))
     except OSError as err:
         sock.close()
-        raise CaptureError("capture on", interface, str(err.strerror), err.errno or 0) from err
+        code = err.errno or errno.ENODEV  # if_nametoindex tells none
+        raise CaptureError("capture on", interface, os.strerror(code), code) from err
     return PacketPort(sock, interface)

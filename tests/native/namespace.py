@@ -12,7 +12,8 @@ import socket
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -52,3 +53,36 @@ def set_mtu(interface: str, mtu: int) -> None:
     """Set a link's MTU."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCSIFMTU, struct.pack("16si12x", interface.encode(), mtu))
+
+
+def no_ip6() -> None:
+    """Links made from now on say nothing by themselves."""
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1", encoding="ascii")
+
+
+class KernelSide:
+    """The host's view of an interface: frames with their virtio-net headers, both ways."""
+
+    def __init__(self, interface: str, *, vnet: bool = True) -> None:
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
+        self._header = bytes(10) if vnet else b""
+        if vnet:
+            self.socket.setsockopt(263, 15, 1)  # PACKET_VNET_HDR
+        self.socket.bind((interface, 3))
+        self.socket.settimeout(2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, frame: bytes, header: bytes = b"") -> None:
+        """As if the host's stack or a container had sent it."""
+        self.socket.send((header or self._header) + frame)
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """Virtio-net header and frame of what was delivered to the host."""
+        data = self.socket.recv(70_000)
+        return data[: len(self._header)], data[len(self._header) :]
