@@ -31,8 +31,9 @@ def in_new_netns(test: Callable[..., None]) -> Callable[..., None]:
         with ThreadPoolExecutor(1, initializer=_enter) as pool:
             pool.submit(test, *args, **kwargs).result()
 
-    marked = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")(run)
-    return pytest.mark.netns(marked)
+    needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+    marked: Callable[..., None] = pytest.mark.netns(needs_root(run))
+    return marked
 
 
 def _enter() -> None:
