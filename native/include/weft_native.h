@@ -126,7 +126,8 @@ int wn_ip4_fragment_build(const uint8_t *frame, size_t len, uint16_t mtu, int in
 /* ---- FDB: MAC -> peer (spec: sleeve 3) ---------------------------------------------------------- */
 typedef struct wn_fdb wn_fdb;
 #define WN_FDB_LIFETIME_S 600
-#define WN_FDB_REFRESH_S 60
+#define WN_FDB_REFRESH_S 1
+#define WN_FDB_TAKEOVER_S 5
 #define WN_FDB_SWEEP_S 60
 #define WN_FDB_CAPACITY (1u << 18)
 #define WN_PEER_NONE 0xffffu
@@ -138,7 +139,8 @@ typedef struct wn_fdb_entry {
 enum { WN_LEARN_NEW = 1, WN_LEARN_REFRESHED = 2, WN_LEARN_MOVED = 3, WN_LEARN_CONFLICT = 4, WN_LEARN_FULL = 5 };
 wn_fdb *wn_fdb_new(void);
 void wn_fdb_free(wn_fdb *fdb);
-/* A captured frame: `ourself` inserts or refreshes; an entry of another peer is kept (CONFLICT). */
+/* A captured frame: `ourself` inserts or refreshes; an entry of another peer is kept (CONFLICT) unless
+ * that peer has been silent for more than WN_FDB_TAKEOVER_S: then the container has moved here (NEW). */
 int wn_fdb_learn_local(wn_fdb *fdb, const uint8_t mac[6], uint16_t ourself, uint32_t now_s);
 /* A received frame addressed to us: insert, refresh or overwrite (MOVED). */
 int wn_fdb_learn_remote(wn_fdb *fdb, const uint8_t mac[6], uint16_t peer, uint32_t now_s);

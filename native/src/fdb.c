@@ -118,7 +118,9 @@ int wn_fdb_learn_local(wn_fdb *fdb, const uint8_t mac[WN_MAC_LEN], uint16_t ours
         return insert(fdb, key, ourself, now_s);
     if (entry->peer == ourself)
         return refresh(entry, now_s);
-    if (!expired(entry, now_s))
+    /* The original keeps a container that moves here mute until the old entry expires, which guards
+     * against loops. In a loop the other peer is heard all the time, so a short silence tells. */
+    if (now_s < entry->last_seen_s || now_s - entry->last_seen_s <= WN_FDB_TAKEOVER_S)
         return WN_LEARN_CONFLICT;
     entry->peer = ourself;
     entry->last_seen_s = now_s;
