@@ -7,6 +7,8 @@
 #include "bytes.h"
 #include "internal.h"
 
+#define SPECIALS_PER_SECOND 1000
+
 typedef struct names {
     const wn_tables *tables;
     const uint8_t *name;
@@ -43,6 +45,15 @@ static bool starts_with_14_zeros(const uint8_t *frame, uint32_t len)
     return len >= WN_ETH_LEN && memcmp(frame, zeros, WN_ETH_LEN) == 0;
 }
 
+/* Python looks at each special frame, and anybody can forge one: allow a bounded number per second. Who
+ * means it repeats it. */
+static bool may_tell(decoder *d)
+{
+    if (__atomic_exchange_n(&d->dp->special_epoch_s, d->now_s, __ATOMIC_RELAXED) != d->now_s)
+        __atomic_store_n(&d->dp->special_budget, SPECIALS_PER_SECOND, __ATOMIC_RELAXED);
+    return __atomic_fetch_sub(&d->dp->special_budget, 1, __ATOMIC_RELAXED) > 0;
+}
+
 static void take_special(decoder *d, const wn_dgram *dgram, const wn_record *record, uint16_t src,
                          uint16_t dst)
 {
@@ -61,7 +72,8 @@ static void take_special(decoder *d, const wn_dgram *dgram, const wn_record *rec
     if (event.special == WN_SPECIAL_HEARTBEAT)
         event.uid = ((uint64_t)wn_get32(record->frame + 14) << 32) | wn_get32(record->frame + 18);
     wn_count(d->dp, WN_C_SPECIAL_FRAMES, 1);
-    wn_batch_add_event(d->batch, &event);
+    if (may_tell(d))
+        wn_batch_add_event(d->batch, &event);
 }
 
 /* D = us: learn the source, deliver, and flood on unless the destination is known to be here. */

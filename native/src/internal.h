@@ -186,6 +186,8 @@ struct wn_datapath {
     uint32_t last_sweep_s;       /* under fdb_lock */
     uint32_t answer_epoch_s;     /* atomics: budget of ICMP answers per second */
     int32_t answer_budget;
+    uint32_t special_epoch_s;    /* the same for events about special frames */
+    int32_t special_budget;
     uint64_t counters[WN_C__COUNT];
 };
 
