@@ -25,7 +25,8 @@ PORT = 6783
 #: Time, level, logger, message: see base/log.py.
 _LOG_RECORD = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (DEBUG|INFO|WARNING) ")
 #: Drops two privileges of root and keeps everything else.
-_UNPRIVILEGED = ("setpriv", "--bounding-set", "-net_admin,-net_raw", "--inh-caps", "-all")
+_UNPRIVILEGED = ("setpriv", "--inh-caps", "-all", "--bounding-set", "-net_admin,-net_raw")
+_BLIND = ("setpriv", "--inh-caps", "-all", "--bounding-set", "-dac_override,-dac_read_search")
 
 
 @pytest.fixture
@@ -51,9 +52,7 @@ def _the_line(done: Completed) -> str:
     return lines[0]
 
 
-async def _refused(
-    host: Host, *options: str, complaint: str, before: tuple[str, ...] = ()
-) -> None:
+async def _refused(host: Host, *options: str, complaint: str, before: tuple[str, ...] = ()) -> None:
     host_before: tuple[Any, Any] = await picture(host)
     line = _the_line(await _run(host, *options, before=before))
     assert re.search(complaint, line), line
@@ -109,11 +108,13 @@ async def test_missing_privilege(host: Host, capture: str) -> None:
         pytest.param(
             "link add vethwe-bridge type bridge", "tap", "vethwe-bridge", id="port-is-a-bridge"
         ),
+        pytest.param("link add vethwe-bridge type bridge", "packet", "vethwe-bridge", id="no-veth"),
         pytest.param(
-            "link add vethwe-bridge type bridge", "packet", "vethwe-bridge", id="no-veth"
+            "tuntap add vethwe-bridge mode tap", "packet", "tun.*veth", id="port-is-a-tap"
         ),
-        pytest.param("tuntap add vethwe-bridge mode tap", "packet", "tun.*veth", id="port-is-a-tap"),
-        pytest.param("tuntap add vethwe-bridge mode tun", "tap", "vethwe-bridge", id="port-is-a-tun"),
+        pytest.param(
+            "tuntap add vethwe-bridge mode tun", "tap", "vethwe-bridge", id="port-is-a-tun"
+        ),
         pytest.param(
             "tuntap add vethwe-bridge mode tap multi_queue",
             "tap",
@@ -176,7 +177,7 @@ async def test_unreadable_peers_file(host: Host) -> None:
     await _refused(
         host,
         complaint="--static.*(not readable|cannot be read)",
-        before=("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"),
+        before=_BLIND,
     )
 
 

@@ -87,7 +87,7 @@ def _address(target: Container, family: Family) -> str:
 
 
 def _add_vlans(*containers: Container) -> None:
-    """Tagged frames are not IP to the router: nobody is told when even a datagram can't hold one."""
+    """Tagged frames are not IP to the router: nobody is told of one that no datagram can hold."""
     for container in containers:
         number = container.host.index
         name = container.add_vlan(VID, f"10.9.0.{number}/24", f"fd09::{number}/64")

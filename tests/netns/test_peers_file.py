@@ -33,9 +33,7 @@ def _reload(host: Host, peers: str) -> None:
 def _peers(*numbers: int) -> str:
     """A mesh of some of the hosts."""
     whole = plan.peers_file(max(numbers), "mesh").split("\n\n")
-    return "\n\n".join(
-        part for number, part in enumerate(whole, start=1) if number in numbers
-    )
+    return "\n\n".join(part for number, part in enumerate(whole, start=1) if number in numbers)
 
 
 async def _knows(host: Host, count: int) -> bool:
@@ -111,7 +109,7 @@ async def test_a_line_becomes_a_mesh(lab: Lab) -> None:
     for host in lab.hosts:
         _reload(host, line)
     for host in lab.hosts:
-        await until(lambda host=host: _links(host, 2), "the line is in force")  # type: ignore[misc]
+        await until(lambda host=host: _links(host, 2), "the line is in force")
     relayed = (await lab.hosts[1].report())["Counters"]["relayed_frames"]
     async with Pinging(c1, c3) as ping:
         await anyio.sleep(0.2)

@@ -148,9 +148,7 @@ async def test_tcp_survives_a_killed_router(lab: Lab, stream_tool: Path) -> None
         lab.hosts[0].kill_router()
 
 
-async def test_underlay_mtu_lowered_and_raised_while_tcp_runs(
-    lab: Lab, stream_tool: Path
-) -> None:
+async def test_underlay_mtu_lowered_and_raised_while_tcp_runs(lab: Lab, stream_tool: Path) -> None:
     one, other = lab.containers
 
     async def goes_on(what: str) -> None:

@@ -43,7 +43,7 @@ async def _traffic(lab: Lab, tool: Path) -> None:
     assert (await first.ping(last, size=4000, dont_fragment=False)).lost == 0
     assert (await first.ping(last, size=4000, ipv6=True, count=5)).received >= 3
     await first.run("ping", "-b", "-c1", "-W0.1", "10.47.255.255", check=False)
-    flows = [
+    flows: list[TcpFlow | UdpFlow] = [
         TcpFlow(first, last, last.ipv4, bytes_=6_000_000),
         TcpFlow(last, first, first.ipv6, bytes_=3_000_000),
         UdpFlow(first, last, last.ipv4, count=300, size_max=1400),
