@@ -1,0 +1,1 @@
+"""Whole meshes in memory: real pipelines, no kernel."""
