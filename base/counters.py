@@ -25,7 +25,7 @@ class Counter(StrEnum):
     CAPTURED_BYTES = "captured_bytes", "bytes of these frames"
     DELIVERED_FRAMES = (
         "delivered_frames",
-        "frames written to the bridge port (a super-frame is one)",
+        "frames written to the bridge port (those joined into a super-frame each count)",
     )
     DELIVERED_BYTES = "delivered_bytes", "bytes of these frames"
     SENT_DATAGRAMS = "sent_datagrams", "datagrams handed to the kernel for other peers"

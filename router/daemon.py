@@ -43,6 +43,7 @@ from native import lib
 from native.datapath import Batch, Datapath, Event
 from router.bridge_keeper import BridgeKeeper, open_port
 from router.control_link import ControlLink
+from router.express import Express
 from router.forwarder import overlay_mtu
 from router.intake import CaptureIntake, DatagramIntake
 from router.loops import BACKEND, Balancer, IngressThread
@@ -105,10 +106,11 @@ class Router:
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
         holder = PortHolder(port)
         egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
-        capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed)
+        express = Express(self._datapath, holder, self._udp, egress)
+        capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed, express)
         ingress, datagrams = self._ingress(holder)
         main_reads = self._settings.loops != "two"
-        pump = Pump([capture, datagrams] if main_reads else [capture], self._settings.spin_us)
+        pump = Pump([capture, datagrams] if main_reads else [capture])
         self._keeper = BridgeKeeper(
             self._layout, holder, self._buffer_bytes, self._repaired, pump.rewatch
         )
@@ -135,7 +137,8 @@ class Router:
 
     def _ingress(self, holder: PortHolder) -> tuple[Pipeline, DatagramIntake]:
         pipeline = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
-        return pipeline, DatagramIntake(self._datapath, self._udp, pipeline)
+        express = Express(self._datapath, holder, self._udp, pipeline)
+        return pipeline, DatagramIntake(self._datapath, self._udp, pipeline, express)
 
     def _start_thread(
         self, holder: PortHolder, main: Pump, main_intake: DatagramIntake
@@ -144,7 +147,7 @@ class Router:
         if self._settings.loops == "one":
             return None
         pipeline, datagrams = self._ingress(holder)
-        pump = Pump([datagrams], self._settings.spin_us)
+        pump = Pump([datagrams])
         balancer = None
         if self._settings.loops == "auto":
             balancer = Balancer(main, main_intake, pump, datagrams)

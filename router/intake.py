@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from base.errors import CaptureError
 from native.datapath import Datapath
 from router.channel import Pool
+from router.express import Express
 from router.pipeline import Pipeline
 from router.stages import DatagramSocket, PortHolder
 
@@ -49,7 +50,9 @@ class CaptureIntake:
         holder: PortHolder,
         pipeline: Pipeline,
         on_error: Callable[[CaptureError], None],
+        express: Express | None = None,
     ) -> None:
+        self._express = express
         self.pool = pipeline.pool
         self._datapath = datapath
         self._holder = holder
@@ -65,6 +68,16 @@ class CaptureIntake:
         batch = self.pool.take()
         if batch is None:
             return Turn.DRY
+        if not burst and self._express is not None:
+            got = self._express.out(batch)
+            if got > 0:
+                self._express.finish(batch, got)
+                return Turn.MORE
+            self.pool.give(batch)
+            if got == 0:
+                return Turn.DRY
+            # the port is in trouble: the long way says which
+            return self.turn(burst=True)
         try:
             count = self._holder.port.read(self._datapath, batch, burst=burst)
         except CaptureError as err:
@@ -81,7 +94,14 @@ class CaptureIntake:
 class DatagramIntake:
     """Datagrams of other peers."""
 
-    def __init__(self, datapath: Datapath, udp: DatagramSocket, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        datapath: Datapath,
+        udp: DatagramSocket,
+        pipeline: Pipeline,
+        express: Express | None = None,
+    ) -> None:
+        self._express = express
         self.pool = pipeline.pool
         self._datapath = datapath
         self._udp = udp
@@ -91,10 +111,17 @@ class DatagramIntake:
         """Of the receiving socket."""
         return self._udp.fileno()
 
-    def turn(self, *, burst: bool) -> Turn:  # noqa: ARG002 - one call tells how many there are
-        """One batch of datagrams."""
+    def turn(self, *, burst: bool) -> Turn:
+        """One batch of datagrams, or one datagram."""
         batch = self.pool.take()
         if batch is None:
+            return Turn.DRY
+        if not burst and self._express is not None:
+            got = self._express.into(batch)
+            if got > 0:
+                self._express.finish(batch, got)
+                return Turn.MORE
+            self.pool.give(batch)
             return Turn.DRY
         count = self._udp.receive(self._datapath, batch)
         if count == 0:

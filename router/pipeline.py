@@ -5,10 +5,8 @@ Each is built from its last stage to its first, since a stage is given the chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
-
-import anyio
 
 from native.datapath import Batch, Datapath
 from router.channel import Channel, Pool
@@ -35,16 +33,25 @@ EventHandler = Callable[[Batch], None]
 class Pipeline:
     """Stages of one direction joined by channels, with the pool that feeds them."""
 
-    def __init__(self, pool: Pool, entry: Channel, blocking: Sequence[Channel]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        entry: Channel,
+        send: Channel,
+        on_events: EventHandler,
+        deliver: Channel | None = None,
+    ) -> None:
         self.pool = pool
         self.entry = entry
-        self._blocking = tuple(blocking)
+        #: The only stage that the kernel can block.
+        self.send = send
+        #: Of the ingress pipeline.
+        self.deliver = deliver
+        self.on_events = on_events
 
     async def serve(self) -> None:
         """Retry what the kernel refused. Runs until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            for channel in self._blocking:
-                tasks.start_soon(channel.serve)
+        await self.send.serve()
 
 
 def build_egress(
@@ -63,7 +70,7 @@ def build_egress(
     encapsulate = Channel(Encapsulate(datapath, holder, seal, done))
     lookup = Channel(Lookup(datapath, encapsulate, done))
     recycle.encapsulate = encapsulate
-    return Pipeline(pool, lookup, [send])
+    return Pipeline(pool, lookup, send, on_events)
 
 
 def build_ingress(
@@ -85,4 +92,4 @@ def build_ingress(
     opened = Channel(Open(box, decapsulate))
     recycle.encapsulate = encapsulate
     recycle.decapsulate = decapsulate
-    return Pipeline(pool, opened, [send])
+    return Pipeline(pool, opened, send, on_events, deliver)

@@ -4,9 +4,8 @@ A pump has a persistent reader per descriptor (0.7 µs per event on uvloop; wait
 batch costs 14-20 µs) and lets an intake take turns while there is more. Without traffic nothing
 runs.
 
-After a turn it may poll for a short while without sleeping. An answer that comes within that time
-needs no wake-up, and wake-ups are most of a round trip's cost on an idle machine. Whether that pays
-is learned per intake: after a request that is soon answered it does, after the answer it does not.
+It does not spin after a turn to catch an answer without a wake-up: tried with 40 to 150 µs, also
+with learning when it pays, that made round trips longer whenever both ends shared two cores.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from native import lib
 from router.intake import Intake, Turn
 
 #: Turns before the event loop gets a look at its other work.
@@ -25,31 +23,6 @@ TURNS_MAX: Final = 64
 BUSY_S: Final = 100e-6
 #: Weight of one callback in the load average.
 LOAD_WEIGHT: Final = 1 / 64
-#: Above this share of time at work spinning would only take the core from others.
-SPIN_LOAD_MAX: Final = 0.3
-_SCORE_MAX: Final = 8
-_PROBE_EVERY: Final = 16
-
-
-class Spin:
-    """Learns whether polling after an intake's turns is worth its time."""
-
-    __slots__ = ("_missed", "_score")
-
-    def __init__(self) -> None:
-        self._score = 0
-        self._missed = 0
-
-    def worthwhile(self) -> bool:
-        """Poll this time? Now and then also against the odds, to learn that they changed."""
-        if self._score > 0:
-            return True
-        self._missed += 1
-        return self._missed % _PROBE_EVERY == 1
-
-    def learn(self, *, hit: bool) -> None:
-        """Something came while polling, or not."""
-        self._score = min(self._score + 2, _SCORE_MAX) if hit else max(self._score - 1, 0)
 
 
 class Pump:
@@ -59,9 +32,8 @@ class Pump:
     before ended.
     """
 
-    def __init__(self, intakes: Sequence[Intake], spin_us: int) -> None:
-        self._spins = {intake: Spin() for intake in intakes}
-        self._spin_us = spin_us
+    def __init__(self, intakes: Sequence[Intake]) -> None:
+        self._intakes = tuple(intakes)
         self._paused: set[Intake] = set()
         self._watched: dict[int, Intake] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,13 +45,13 @@ class Pump:
     def start(self) -> None:
         """Begin to watch all descriptors that are not paused."""
         self._loop = asyncio.get_running_loop()
-        for intake in self._spins:
+        for intake in self._intakes:
             intake.pool.on_refill = self._watch
         self._watch()
 
     def stop(self) -> None:
         """Watch nothing any more."""
-        self._paused.update(self._spins)
+        self._paused.update(self._intakes)
         self.rewatch()
 
     def rewatch(self) -> None:
@@ -101,7 +73,7 @@ class Pump:
     def _watch(self) -> None:
         if self._loop is None:
             return
-        for intake in self._spins:
+        for intake in self._intakes:
             fd = intake.fileno()
             if fd >= 0 and fd not in self._watched and self._open(intake):
                 self._watched[fd] = intake
@@ -128,8 +100,6 @@ class Pump:
         for _ in range(TURNS_MAX):
             if intake.turn(burst=burst) is not Turn.MORE or not burst:
                 break
-        if self._spin_us and self.load < SPIN_LOAD_MAX:
-            self._spin(intake)
         end_s = time.monotonic()
         busy_s = end_s - start_s
         self.load += (busy_s / (busy_s + gap_s) - self.load) * LOAD_WEIGHT
@@ -138,18 +108,3 @@ class Pump:
             self.rewatch()  # back-pressure: the kernel's queue holds the rest
         if self.on_turns is not None:
             self.on_turns(intake, gap_s)
-
-    def _spin(self, intake: Intake) -> None:
-        """Serve what comes within the spinning time, without sleeping."""
-        for _ in range(TURNS_MAX):
-            spin = self._spins[intake]
-            if not spin.worthwhile():
-                return
-            intakes = [other for other in self._spins if self._open(other)]
-            fds = [other.fileno() for other in intakes] + [-1, -1]
-            ready = lib.wn_spin(fds[0], fds[1], self._spin_us)
-            spin.learn(hit=bool(ready))
-            if not ready:
-                return
-            intake = intakes[0] if ready & 1 else intakes[1]
-            intake.turn(burst=True)

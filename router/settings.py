@@ -35,7 +35,6 @@ class RouterSettings:
     mtu: int
     capture: str
     loops: str
-    spin_us: int
     buffer_mb: int
     log_level: str
     log_format: str
@@ -62,7 +61,6 @@ def parse(argv: Sequence[str]) -> RouterSettings:
     parser.add_argument("--mtu", default="auto", metavar="BYTES|auto")
     parser.add_argument("--capture", default="tap", metavar="tap|packet")
     parser.add_argument("--loops", default="auto", metavar="auto|one|two")
-    parser.add_argument("--spin-us", type=int, default=50, metavar="MICROSECONDS")
     parser.add_argument("--bufsz", type=int, default=8, metavar="MB")
     parser.add_argument("--log-level", default="info", metavar="LEVEL")
     parser.add_argument("--log-format", default="kv", metavar="kv|json")
@@ -75,7 +73,6 @@ def parse(argv: Sequence[str]) -> RouterSettings:
         mtu=_mtu(args.mtu),
         capture=_one_of("--capture", args.capture, CAPTURES),
         loops=_one_of("--loops", args.loops, LOOPS),
-        spin_us=_within("--spin-us", args.spin_us, 0, 1000),
         buffer_mb=_within("--bufsz", args.bufsz, 1, 1024),
         log_level=_one_of("--log-level", args.log_level, LEVELS),
         log_format=_one_of("--log-format", args.log_format, FORMATS),

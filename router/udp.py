@@ -52,9 +52,14 @@ class SleeveSocket:
         """The socket that receives everything."""
         return self._frag
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The DF and the non-DF socket."""
+        return self._df, self._frag
+
     def receive(self, datapath: Datapath, batch: Batch) -> int:
         """Fill the batch; 0: nothing there. A pending socket error counts as nothing."""
-        return max(0, int(lib.wn_udp_recv(datapath.c, batch.c, self._frag)))
+        return max(0, int(lib.wn_udp_recv(datapath.c, batch.c, self._frag, 64)))
 
     def send(self, datapath: Datapath, batch: Batch) -> bool:
         """Send all messages; refusals are counted and left as events in the batch."""

@@ -146,7 +146,7 @@ def test_udp_recv(
         lib.wn_udp_send(rig.datapath.c, rig.batch.c, sockets.fd_df, sockets.fd_frag)
 
     def work() -> int:
-        return int(lib.wn_udp_recv(rig.datapath.c, taken.c, peer_fd))
+        return int(lib.wn_udp_recv(rig.datapath.c, taken.c, peer_fd, 64))
 
     run(benchmark, Stage(prepare, work), size=size, count=count)
 

@@ -126,7 +126,7 @@ def sockets_path(
         sockets.send(received[turn])
 
     def back() -> int:
-        lib.wn_udp_recv(dp, batch, sockets.fd_frag)  # the one that receives
+        lib.wn_udp_recv(dp, batch, sockets.fd_frag, 64)  # the one that receives
         rig.ingress()
         return int(lib.wn_port_write(dp, batch, port))
 

@@ -27,7 +27,6 @@ class RouterOptions:
     mtu: str | None = None
     capture: str | None = None
     loops: str | None = None
-    spin_us: str | None = None
     buffer_mb: str | None = None
 
 
@@ -43,7 +42,6 @@ def router_argv(options: RouterOptions) -> list[str]:
         "--mtu": options.mtu,
         "--capture": options.capture,
         "--loops": options.loops,
-        "--spin-us": options.spin_us,
         "--bufsz": options.buffer_mb,
     }
     given = [(option, value) for option, value in values.items() if value is not None]

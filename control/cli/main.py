@@ -91,7 +91,6 @@ def launch(
     mtu: opt.Mtu = None,
     capture: opt.Capture = None,
     loops: opt.Loops = None,
-    spin_us: opt.SpinUs = None,
     bufsz: opt.BufferMb = None,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
@@ -118,7 +117,6 @@ def launch(
             mtu=mtu,
             capture=capture,
             loops=loops,
-            spin_us=spin_us,
             buffer_mb=bufsz,
         )
     )
@@ -154,7 +152,6 @@ def router(
     mtu: opt.Mtu = None,
     capture: opt.Capture = None,
     loops: opt.Loops = None,
-    spin_us: opt.SpinUs = None,
     bufsz: opt.BufferMb = None,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     log_level: opt.LogLevel = "info",
@@ -173,7 +170,6 @@ def router(
                 mtu=mtu,
                 capture=capture,
                 loops=loops,
-                spin_us=spin_us,
                 buffer_mb=bufsz,
             )
         )

@@ -132,16 +132,6 @@ BufferMb = Annotated[
         rich_help_panel=_DATA_PATH,
     ),
 ]
-SpinUs = Annotated[
-    str | None,
-    typer.Option(
-        "--spin-us",
-        show_default="the router's",
-        metavar="US",
-        help="Poll this long before sleeping: lower latency under load for some CPU.",
-        rich_help_panel=_DATA_PATH,
-    ),
-]
 ControlSocket = Annotated[
     Path,
     typer.Option(

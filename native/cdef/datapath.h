@@ -121,8 +121,18 @@ int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso);
 enum { WN_PORT_TAP = 1, WN_PORT_PACKET = 2 };
 int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind, uint32_t most);
 int wn_port_write(wn_datapath *dp, wn_batch *batch, int fd);
-int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd);
+int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd, uint32_t most);
 int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag);
 int wn_udp_open(uint32_t addr, uint16_t port, int buffer_bytes, int *fd_df, int *fd_frag, int *err);
 uint64_t wn_udp_drops(int fd);
-int wn_spin(int fd0, int fd1, uint32_t spin_us);
+enum {
+    WN_EXPRESS_DONE = 1,
+    WN_EXPRESS_SEND = 2,
+    WN_EXPRESS_SEND_MORE = 3,
+    WN_EXPRESS_DELIVER = 4,
+    WN_EXPRESS_DELIVER_MORE = 5
+};
+int wn_express_out(wn_datapath *dp, wn_batch *batch, int port_fd, int kind, int fd_df, int fd_frag,
+                   uint32_t now_s);
+int wn_express_in(wn_datapath *dp, wn_batch *batch, int port_fd, int use_gso, int fd_df, int fd_frag,
+                  uint32_t now_s);

@@ -139,8 +139,8 @@ enum { WN_PORT_TAP = 1, WN_PORT_PACKET = 2 };
 int wn_port_read(wn_datapath *dp, wn_batch *batch, int fd, int kind, uint32_t most);
 /* Write all injects. Returns how many were written; losses are counted by reason. */
 int wn_port_write(wn_datapath *dp, wn_batch *batch, int fd);
-/* Receive datagrams. Count, 0 for none. */
-int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd);
+/* Receive datagrams, or trains of them, at most `most`. Count, 0 for none. */
+int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd, uint32_t most);
 /* Send all messages. WN_OK, or WN_ERR_AGAIN when the socket would block: call again when writable. */
 int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag);
 /* Open the sleeve socket pair; see io_udp.c. Stores two descriptors, or returns WN_ERR_SYSCALL with
@@ -148,8 +148,19 @@ int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag);
 int wn_udp_open(uint32_t addr, uint16_t port, int buffer_bytes, int *fd_df, int *fd_frag, int *err);
 /* Datagrams that the kernel dropped because the receive buffer was full. */
 uint64_t wn_udp_drops(int fd);
-/* Poll up to two descriptors (-1: none) for at most spin_us microseconds without sleeping. Returns a
- * bit mask of readable ones, 0 if time ran out. */
-int wn_spin(int fd0, int fd1, uint32_t spin_us);
+/* One captured frame, or one datagram, through all stages at once. 0: nothing there; WN_ERR_SYSCALL:
+ * the port is gone; DONE: the batch is free again. Else the batch has to go on in the pipeline: into
+ * the sending or delivering stage, and with _MORE there is work left behind as by WN_MORE. */
+enum {
+    WN_EXPRESS_DONE = 1,
+    WN_EXPRESS_SEND = 2,
+    WN_EXPRESS_SEND_MORE = 3,
+    WN_EXPRESS_DELIVER = 4,
+    WN_EXPRESS_DELIVER_MORE = 5
+};
+int wn_express_out(wn_datapath *dp, wn_batch *batch, int port_fd, int kind, int fd_df, int fd_frag,
+                   uint32_t now_s);
+int wn_express_in(wn_datapath *dp, wn_batch *batch, int port_fd, int use_gso, int fd_df, int fd_frag,
+                  uint32_t now_s);
 
 #endif

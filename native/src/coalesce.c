@@ -13,6 +13,7 @@
 #define FLOWS 64u
 #define IP_MAX 65535u
 #define UDP_GROUP_MAX 64u
+#define TCP_GROUP_MAX (WN_IOV_PER_MSG - 2u) /* one write: virtio header and a piece per frame */
 #define GROUP_MAX (WN_IOV_PER_MSG - 2u) /* one writev, with the virtio header in front */
 #define TCP_ACK 0x10
 #define TCP_PSH 0x08
@@ -94,7 +95,7 @@ static bool follows(const group *g, const wn_frame *frame, const wn_view *view)
     if (view->l4_proto == IPPROTO_UDP)
         return g->count < UDP_GROUP_MAX;
     uint32_t header = view->payload_off - view->l4_off;
-    return wn_get32(b + 4) == g->next_seq && memcmp(a + 8, b + 8, 5) == 0 &&
+    return g->count < TCP_GROUP_MAX && wn_get32(b + 4) == g->next_seq && memcmp(a + 8, b + 8, 5) == 0 &&
            memcmp(a + 14, b + 14, 2) == 0 && memcmp(a + 18, b + 18, header - 18) == 0;
 }
 

@@ -127,7 +127,20 @@ static void take_record(decoder *d, const wn_dgram *dgram, const wn_record *reco
         return;
     }
     frame->deliver = 1;
-    settle(d, frame);
+}
+
+/* The FDB's part for all frames of the batch that are addressed to us. */
+static void settle_all(decoder *d)
+{
+    wn_batch *batch = d->batch;
+    for (uint32_t i = 0; i < batch->n_frames && i < WN_FDB_AHEAD; i++)
+        wn_fdb_prefetch_frame(d->dp->fdb, &batch->frames[i]);
+    for (uint32_t i = 0; i < batch->n_frames; i++) {
+        if (i + WN_FDB_AHEAD < batch->n_frames)
+            wn_fdb_prefetch_frame(d->dp->fdb, &batch->frames[i + WN_FDB_AHEAD]);
+        if (batch->frames[i].deliver)
+            settle(d, &batch->frames[i]);
+    }
 }
 
 /* Sender of the datagram at `data`; false if it is nobody's that we listen to. */
@@ -235,13 +248,14 @@ int wn_decap(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
                  .sources = {.tables = dp->tables},
                  .destinations = {.tables = dp->tables},
                  .now_s = now_s};
-    pthread_mutex_lock(&dp->fdb_lock);
     for (; batch->decap_dgram < batch->n_dgrams; batch->decap_dgram++) {
         if (!take_train(&d, &batch->dgrams[batch->decap_dgram])) {
             more = WN_MORE;
             break;
         }
     }
+    pthread_mutex_lock(&dp->fdb_lock);
+    settle_all(&d);
     pthread_mutex_unlock(&dp->fdb_lock);
     pthread_rwlock_unlock(&dp->lock);
     wn_count(dp, WN_C_RECEIVED_FRAMES, d.frames);

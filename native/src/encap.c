@@ -42,6 +42,13 @@ static int drop(const unit *u, int reason)
     return UNIT_DROPPED;
 }
 
+/* Longest frame that the neighbour's path takes unfragmented. */
+static uint32_t fitting(const wn_forwarder *to)
+{
+    uint32_t len = to->mtu + WN_ETH_LEN;
+    return len < FRAME_LONGEST ? len : FRAME_LONGEST;
+}
+
 /* Too-big answers are cheap to provoke: allow a bounded number per second. */
 static bool may_answer(wn_datapath *dp, uint32_t now_s)
 {
@@ -138,7 +145,7 @@ static int send_fragments(const unit *u, const uint8_t *frame, uint32_t len)
     for (int i = 0; i < pieces; i++) {
         uint8_t *record = u->batch->hdr + u->batch->hdr_used + WN_NAME_LEN;
         int built = wn_ip4_fragment_build(frame, len, mtu, i, record + WN_RECORD_LEN, room);
-        if (built < 0)
+        if (built < 0 || (uint32_t)built > FRAME_LONGEST)
             return drop(u, WN_C_DROP_BAD_FRAGMENT);
         wn_pack_header(u->batch, (uint32_t)built);
         wn_sleeve_put_record(record, u->src, u->dst, (uint16_t)built);
@@ -152,6 +159,9 @@ static int send_fragments(const unit *u, const uint8_t *frame, uint32_t len)
 static int send_pieces(const unit *u, const wn_cut *cut, uint8_t df)
 {
     uint32_t each = (WN_NAME_LEN + WN_RECORD_LEN + cut->header_len + 31u) & ~15u;
+    uint32_t longest = cut->pieces > 1 ? cut->header_len + cut->gso_size : cut->frame->len;
+    if (longest > FRAME_LONGEST)
+        return drop(u, WN_C_DROP_FRAME_TOO_LONG);
     if (!wn_pack_room(u->batch, cut->pieces, cut->pieces * each))
         return UNIT_NO_ROOM;
     wn_slot *slot = wn_pack_slot(u->batch, u->forwarder, df);
@@ -195,7 +205,7 @@ static int send_gso(const unit *u)
     if (wn_cut_init(&cut, u->frame, u->view) != WN_OK)
         return drop(u, WN_C_DROP_BAD_OFFLOAD);
     uint32_t longest = cut.pieces > 1 ? cut.header_len + cut.gso_size : u->frame->len;
-    uint32_t fits = u->to->mtu + WN_ETH_LEN;
+    uint32_t fits = fitting(u->to);
     bool too_big = longest > fits;
     if (u->view->flags & WN_VIEW_IPV4) {
         bool df = (u->view->flags & WN_VIEW_DF) != 0;
@@ -210,22 +220,19 @@ static int send_gso(const unit *u)
         wn_cut_limit(&cut, fits - cut.header_len);
         if (cut.header_len + cut.gso_size <= fits)
             return send_pieces(u, &cut, !u->to->stack_frag);
-        return u->to->stack_frag && longest <= FRAME_LONGEST ? send_pieces(u, &cut, 0)
-                                                             : fragment_pieces(u, &cut);
+        return u->to->stack_frag ? send_pieces(u, &cut, 0) : fragment_pieces(u, &cut);
     }
     if (too_big && u->view->ip_version == 6 && !u->view->vlan_tags && !u->flooded &&
         u->to->mtu >= IPV6_MTU_MIN && answer_too_big(u))
         return drop(u, WN_C_DROP_TOO_BIG);
     if (too_big && fits > cut.header_len)
         wn_cut_limit(&cut, fits - cut.header_len);
-    if (cut.header_len + (cut.pieces > 1 ? cut.gso_size : 0u) > FRAME_LONGEST)
-        return drop(u, WN_C_DROP_FRAME_TOO_LONG);
     return send_pieces(u, &cut, 0);
 }
 
 static int send_plain(const unit *u)
 {
-    bool too_big = u->frame->len > u->to->mtu + WN_ETH_LEN;
+    bool too_big = u->frame->len > fitting(u->to);
     if (u->view->flags & WN_VIEW_IPV4) {
         bool df = (u->view->flags & WN_VIEW_DF) != 0;
         if (df && too_big && u->flooded)

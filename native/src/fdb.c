@@ -6,6 +6,7 @@
  * stay short however often MACs come and go. Not locked: the datapath holds its lock around calls.
  */
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "internal.h"
 
@@ -23,6 +24,7 @@ struct wn_fdb {
     slot *slots;
     size_t mask;
     size_t size;
+    uint64_t seed; /* MACs are chosen by containers: their places must not be */
 };
 
 static uint64_t key_of(const uint8_t mac[WN_MAC_LEN])
@@ -36,7 +38,8 @@ static uint64_t key_of(const uint8_t mac[WN_MAC_LEN])
 
 static size_t home_of(const wn_fdb *fdb, uint64_t key)
 {
-    uint64_t hash = (key ^ (key >> 29)) * 0x9e3779b97f4a7c15ull;
+    uint64_t hash = (key ^ fdb->seed) * 0x9e3779b97f4a7c15ull;
+    hash = (hash ^ (hash >> 29) ^ fdb->seed) * 0xbf58476d1ce4e5b9ull;
     return (size_t)(hash >> 20) & fdb->mask;
 }
 
@@ -51,6 +54,8 @@ wn_fdb *wn_fdb_new(void)
         return NULL;
     }
     fdb->mask = START_SLOTS - 1;
+    if (getrandom(&fdb->seed, sizeof fdb->seed, GRND_NONBLOCK) < 0)
+        fdb->seed = (uint64_t)(uintptr_t)fdb->slots; /* early in boot: better than nothing */
     return fdb;
 }
 
@@ -69,6 +74,11 @@ static slot *find(wn_fdb *fdb, uint64_t key)
     while (fdb->slots[at].key && fdb->slots[at].key != key)
         at = (at + 1) & fdb->mask;
     return &fdb->slots[at];
+}
+
+void wn_fdb_prefetch(const wn_fdb *fdb, const uint8_t mac[WN_MAC_LEN])
+{
+    __builtin_prefetch(&fdb->slots[home_of(fdb, key_of(mac))]);
 }
 
 static bool grow(wn_fdb *fdb)

@@ -199,6 +199,17 @@ static inline void wn_count(wn_datapath *dp, int counter, uint64_t n)
 
 static inline void wn_add64(uint64_t *to, uint64_t n) { __atomic_fetch_add(to, n, __ATOMIC_RELAXED); }
 
+/* With 100,000 MACs an FDB slot is a cache miss: ask for it this many frames ahead. */
+#define WN_FDB_AHEAD 8u
+void wn_fdb_prefetch(const wn_fdb *fdb, const uint8_t mac[WN_MAC_LEN]);
+static inline void wn_fdb_prefetch_frame(const wn_fdb *fdb, const wn_frame *frame)
+{
+    if (frame->len >= WN_ETH_LEN) {
+        wn_fdb_prefetch(fdb, frame->data);
+        wn_fdb_prefetch(fdb, frame->data + WN_MAC_LEN);
+    }
+}
+
 uint16_t wn_tables_find(const wn_tables *tables, const uint8_t name[WN_NAME_LEN]);
 wn_frame *wn_batch_add_frame(wn_batch *batch);
 void wn_batch_add_event(wn_batch *batch, const wn_event *event);

@@ -12,9 +12,6 @@
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
-#include <poll.h>
-#include <sched.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -111,13 +108,13 @@ static uint32_t gro_size_of(struct msghdr *msg)
     return 0;
 }
 
-int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd)
+int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd, uint32_t most)
 {
     struct mmsghdr msgs[BURST];
     struct iovec iovs[BURST];
     struct sockaddr_in from[BURST];
     _Alignas(struct cmsghdr) uint8_t control[BURST][CMSG_SPACE(sizeof(int))];
-    uint32_t vlen = batch->rx_vlen;
+    uint32_t vlen = most < batch->rx_vlen ? most : batch->rx_vlen;
     (void)dp;
     wn_batch_reset(batch);
     for (uint32_t i = 0; i < vlen; i++) {
@@ -147,7 +144,7 @@ int wn_udp_recv(wn_datapath *dp, wn_batch *batch, int fd)
         bytes += msgs[i].msg_len;
     }
     batch->n_dgrams = (uint32_t)got;
-    if ((uint32_t)got == vlen)
+    if ((uint32_t)got == batch->rx_vlen)
         batch->rx_vlen = bytes / (uint32_t)got > BULK_BYTES ? BULK_VLEN : BURST;
     return got;
 }
@@ -233,21 +230,4 @@ int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag)
         batch->next_msg++;
     }
     return WN_OK;
-}
-
-int wn_spin(int fd0, int fd1, uint32_t spin_us)
-{
-    struct pollfd fds[2] = {{.fd = fd0, .events = POLLIN}, {.fd = fd1, .events = POLLIN}};
-    struct timespec start;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    for (;;) {
-        if (poll(fds, 2, 0) > 0)
-            return (fds[0].revents ? 1 : 0) | (fds[1].revents ? 2 : 0);
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        int64_t waited_ns = (int64_t)(now.tv_sec - start.tv_sec) * 1000000000 + (now.tv_nsec - start.tv_nsec);
-        if (waited_ns >= (int64_t)spin_us * 1000)
-            return 0;
-        sched_yield();
-    }
 }

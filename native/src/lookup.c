@@ -70,8 +70,12 @@ int wn_lookup(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
     const wn_tables *tables = dp->tables;
     pthread_mutex_lock(&dp->fdb_lock);
     sweep(dp, now_s);
+    for (uint32_t i = 0; i < batch->n_frames && i < WN_FDB_AHEAD; i++)
+        wn_fdb_prefetch_frame(dp->fdb, &batch->frames[i]);
     for (uint32_t i = 0; i < batch->n_frames; i++) {
         wn_frame *frame = &batch->frames[i];
+        if (i + WN_FDB_AHEAD < batch->n_frames)
+            wn_fdb_prefetch_frame(dp->fdb, &batch->frames[i + WN_FDB_AHEAD]);
         bytes += frame->len;
         if (frame->len < WN_ETH_LEN) {
             frame->drop = WN_C_DROP_SHORT_FRAME;

@@ -25,7 +25,8 @@ int wn_cut_init(wn_cut *cut, const wn_frame *frame, const wn_view *view)
         return WN_ERR_RANGE;
     if (type != WN_GSO_TCPV4 && type != WN_GSO_TCPV6 && type != WN_GSO_UDP_L4)
         return WN_ERR_RANGE;
-    if (frame->vnet.gso_size == 0 || view->payload_off >= frame->len)
+    if (frame->vnet.gso_size == 0 || view->payload_off >= frame->len ||
+        view->l3_off + view->ip_len != frame->len)
         return WN_ERR_RANGE;
     uint32_t payload = frame->len - view->payload_off;
     cut->frame = frame;

@@ -82,13 +82,13 @@ def test_a_bad_peers_file_ends_launch_before_the_router(tmp_path: Path) -> None:
 
 
 def test_router_command_line() -> None:
-    options = RouterOptions(Path("/r"), "weave", "", 6783, "info", "kv", spin_us="-5")
+    options = RouterOptions(Path("/r"), "weave", "", 6783, "info", "kv", mtu="-5")
     argv = router_argv(options)
     assert argv[:4] == [sys.executable, "-P", "-m", "router"]
     assert argv[4:] == [
         *("--control-socket=/r", "--weave-bridge=weave", "--port=6783", "--log-level=info"),
         "--log-format=kv",
-        "--spin-us=-5",
+        "--mtu=-5",
     ]
 
 

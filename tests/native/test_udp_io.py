@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,14 +77,14 @@ def sleeve(host: str = LOOPBACK, buffer_bytes: int = BUFFER) -> Iterator[Pair]:
 def receive(pair: Pair, world: World, batch: Batch) -> int:
     """Everything that waits, once something does."""
     assert select.select([pair.frag], [], [], 2)[0], "nothing arrived"
-    return int(lib.wn_udp_recv(world.datapath.c, batch.c, pair.frag))
+    return int(lib.wn_udp_recv(world.datapath.c, batch.c, pair.frag, 64))
 
 
 def receive_all(pair: Pair, world: World) -> list[bytes]:
     """Frames of every datagram that waits."""
     batch, frames = Batch(), []
     while select.select([pair.frag], [], [], 0.05)[0]:
-        assert lib.wn_udp_recv(world.datapath.c, batch.c, pair.frag) > 0
+        assert lib.wn_udp_recv(world.datapath.c, batch.c, pair.frag, 64) > 0
         frames += world.ingress(batch, join=False).frames
     return frames
 
@@ -177,8 +176,8 @@ def test_the_first_socket_receives_everything() -> None:
 def test_nothing_there_is_no_error() -> None:
     with sleeve() as pair:
         batch = Batch()
-        assert lib.wn_udp_recv(Datapath().c, batch.c, pair.frag) == 0
-    assert lib.wn_udp_recv(Datapath().c, batch.c, pair.frag) == lib.WN_ERR_SYSCALL
+        assert lib.wn_udp_recv(Datapath().c, batch.c, pair.frag, 64) == 0
+    assert lib.wn_udp_recv(Datapath().c, batch.c, pair.frag, 64) == lib.WN_ERR_SYSCALL
     assert batch.errno == errno.EBADF
 
 
@@ -350,20 +349,3 @@ def test_a_full_socket_takes_the_rest_later() -> None:
         assert batch.events() == []
         assert world.datapath.forwarder_stats(forwarder_of(1)).tx_datagrams == 60
         assert world.drops() == {}
-
-
-# ---- spinning ----
-
-
-def test_spinning_ends_with_the_first_descriptor_or_the_time() -> None:
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with one, other:
-        begun = time.monotonic()
-        assert lib.wn_spin(one.fileno(), -1, 2000) == 0
-        assert time.monotonic() - begun >= 0.002
-        assert lib.wn_spin(-1, -1, 0) == 0
-        one.send(b"x")
-        assert lib.wn_spin(other.fileno(), -1, 1_000_000) == 1
-        assert lib.wn_spin(one.fileno(), other.fileno(), 1_000_000) == 2
-        other.send(b"x")
-        assert lib.wn_spin(one.fileno(), other.fileno(), 1_000_000) == 3

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 
 from native import lib
 from native.datapath import Batch, Datapath, Message
@@ -60,8 +61,10 @@ class FakeSocket:
         return -1
 
     async def writable(self) -> None:
-        """Until :meth:`drain`."""
-        await self._room.wait()
+        """Until :meth:`drain`, if it is full."""
+        await anyio.lowlevel.checkpoint()
+        while self.full:
+            await self._room.wait()
 
     def drain(self) -> None:
         """There is room again."""

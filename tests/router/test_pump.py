@@ -13,7 +13,7 @@ import pytest
 from native.datapath import Batch
 from router.channel import Pool
 from router.intake import Turn
-from router.pump import TURNS_MAX, Pump, Spin
+from router.pump import TURNS_MAX, Pump
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -74,7 +74,7 @@ async def quiet() -> None:
 async def test_what_arrives_is_taken_in_order(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     for number in range(200):
         far.send(b"%d" % number)
@@ -89,7 +89,7 @@ async def test_what_arrives_is_taken_in_order(ends: Ends) -> None:
 async def test_a_lone_message_costs_one_turn(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     await quiet()
     assert intake.bursts == [], "turns without traffic"
@@ -104,7 +104,7 @@ async def test_a_lone_message_costs_one_turn(ends: Ends) -> None:
 async def test_whoever_comes_again_at_once_gets_bursts(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     for _ in range(50):
         far.send(b"x")
@@ -125,7 +125,7 @@ async def test_the_loop_gets_a_look_at_its_other_work(ends: Ends) -> None:
         return Turn.MORE
 
     intake.turn = never_dry  # type: ignore[method-assign]
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     far.send(b"x")
     far.send(b"x")
@@ -141,7 +141,7 @@ async def test_the_loop_gets_a_look_at_its_other_work(ends: Ends) -> None:
 async def test_an_empty_pool_stops_the_watch_and_a_refill_resumes_it(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near, size=2, keep=True)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     for number in range(5):
         far.send(b"%d" % number)
@@ -169,7 +169,7 @@ async def test_one_starving_intake_leaves_the_other_alone(ends: Ends) -> None:
         other_near.setblocking(False)
         starving = FakeIntake(near, size=1, keep=True)
         fed = FakeIntake(other_near)
-        pump = Pump([starving, fed], 20)
+        pump = Pump([starving, fed])
         pump.start()
         for _ in range(3):
             far.send(b"x")
@@ -185,7 +185,7 @@ async def test_one_starving_intake_leaves_the_other_alone(ends: Ends) -> None:
 async def test_pause_and_resume(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     pump.pause(intake)
     far.send(b"x")
@@ -203,7 +203,7 @@ async def test_pause_and_resume(ends: Ends) -> None:
 async def test_paused_before_the_start(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.pause(intake)
     pump.start()
     far.send(b"x")
@@ -218,7 +218,7 @@ async def test_paused_before_the_start(ends: Ends) -> None:
 async def test_after_stop_nothing_is_taken(ends: Ends) -> None:
     near, far = ends
     intake = FakeIntake(near, size=1)
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     pump.stop()
     far.send(b"x")
@@ -236,7 +236,7 @@ async def test_a_new_descriptor_is_watched_instead(ends: Ends) -> None:
     with new_near, new_far:
         new_near.setblocking(False)
         intake = FakeIntake(near)
-        pump = Pump([intake], 0)
+        pump = Pump([intake])
         pump.start()
         intake.socket = new_near
         pump.rewatch()
@@ -249,31 +249,6 @@ async def test_a_new_descriptor_is_watched_instead(ends: Ends) -> None:
 
 
 @pytest.mark.anyio
-async def test_spinning_takes_an_answer_without_sleeping(ends: Ends) -> None:
-    near, far = ends
-    other_near, other_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with other_near, other_far:
-        other_near.setblocking(False)
-        intake, answers = FakeIntake(near), FakeIntake(other_near)
-        original = intake.turn
-
-        def asks(*, burst: bool) -> Turn:
-            ended = original(burst=burst)
-            if ended is Turn.MORE:
-                other_far.send(b"answer")
-            return ended
-
-        intake.turn = asks  # type: ignore[method-assign]
-        pump = Pump([intake, answers], 1000)
-        seen: list[int] = []
-        pump.on_turns = lambda _, __: seen.append(len(answers.got))
-        pump.start()
-        far.send(b"question")
-        await until(intake, 1)
-        assert seen == [1], "the answer was there when the first callback ended"
-        pump.stop()
-
-
 @pytest.mark.anyio
 async def test_the_load_is_the_share_of_time_at_work(ends: Ends) -> None:
     near, far = ends
@@ -284,7 +259,7 @@ async def test_the_load_is_the_share_of_time_at_work(ends: Ends) -> None:
         time.sleep(0.0005)
         return original(burst=burst)
 
-    pump = Pump([intake], 0)
+    pump = Pump([intake])
     pump.start()
     for _ in range(20):
         far.send(b"x")
@@ -297,20 +272,3 @@ async def test_the_load_is_the_share_of_time_at_work(ends: Ends) -> None:
             await anyio.lowlevel.checkpoint()
     assert 0.4 < pump.load <= 1
     pump.stop()
-
-
-def test_spinning_is_given_up_where_it_never_pays_and_tried_again_now_and_then() -> None:
-    spin = Spin()
-    tries = 0
-    for _ in range(160):
-        if spin.worthwhile():
-            tries += 1
-            spin.learn(hit=False)
-    assert 5 <= tries <= 20
-    while not spin.worthwhile():
-        pass
-    spin.learn(hit=True)
-    assert all(spin.worthwhile() for _ in range(10))
-    for _ in range(20):
-        spin.learn(hit=False)
-    assert sum(spin.worthwhile() for _ in range(32)) <= 3
