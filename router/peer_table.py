@@ -6,15 +6,18 @@ entries and forwarders refer to them. Each change builds new tables and swaps th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from base.errors import RemoteProtocolError
 from base.ipc import BroadcastRoute, Connection, Delta, Peer, Snapshot, UnicastRoute
 from native import lib
-from native.datapath import Datapath, Tables
+from native.datapath import Datapath, Tables, addr_to_c
 
-_FORWARDER_NONE: Final = 0xFFFF
+_PORT_MAX: Final = 65535
+#: IPv4's own minimum (RFC 791).
+_MTU_MIN: Final = 68
 
 
 class _Indices:
@@ -34,11 +37,17 @@ class _Indices:
             return index
         while self._next in self._taken:
             self._next += 1
-        if self._next >= self._most:
-            raise RemoteProtocolError(f"control link: more than {self._most} {self._what}")
         self.of[name] = self._next
         self._taken.add(self._next)
         return self._next
+
+    def check_room(self, names: Iterable[bytes]) -> None:
+        """Raises RemoteProtocolError if there are not enough numbers for these names.
+
+        Names that go at the same time keep theirs until the new tables are in force.
+        """
+        if len(self.of.keys() | set(names)) > self._most:
+            raise RemoteProtocolError(f"control link: more than {self._most} {self._what}")
 
     def release(self, name: bytes) -> int:
         """Free the name's number and return it."""
@@ -113,6 +122,7 @@ class PeerTable:
         known.setdefault(snapshot.name, Peer(snapshot.name, snapshot.nick))
         connections = {connection.peer: connection for connection in snapshot.connections}
         _check(snapshot.name, known, connections, snapshot.unicast, snapshot.broadcast)
+        self._check_room(known, connections)
         self.name, self.nick = snapshot.name, snapshot.nick
         return self._install(known, connections, snapshot.unicast, snapshot.broadcast, snapshot.seq)
 
@@ -131,7 +141,12 @@ class PeerTable:
         unicast = self._unicast if delta.unicast is None else delta.unicast
         broadcast = self._broadcast if delta.broadcast is None else delta.broadcast
         _check(self.name, known, connections, unicast, broadcast)
+        self._check_room(known, connections)
         return self._install(known, connections, unicast, broadcast, delta.seq)
+
+    def _check_room(self, known: Iterable[bytes], connections: Iterable[bytes]) -> None:
+        self._peers.check_room(known)
+        self._forwarders.check_room(connections)
 
     def _install(
         self,
@@ -205,6 +220,8 @@ def _check(
         raise RemoteProtocolError("control link: we are not among the peers")
     if ourself in connections or not connections.keys() <= known.keys():
         raise RemoteProtocolError("control link: a connection to an unknown peer")
+    for connection in connections.values():
+        _check_connection(connection)
     for uni in unicast:
         if uni.dst == ourself:
             continue
@@ -213,3 +230,16 @@ def _check(
     for route in broadcast:
         if route.src not in known or not set(route.via) <= connections.keys():
             raise RemoteProtocolError("control link: a broadcast route leads nowhere")
+        if len(set(route.via)) < len(route.via):
+            raise RemoteProtocolError("control link: a broadcast route names a neighbour twice")
+
+
+def _check_connection(connection: Connection) -> None:
+    try:
+        addr_to_c(connection.addr)
+    except ValueError as err:
+        raise RemoteProtocolError(f"control link: {err}") from err
+    if not 0 < connection.port <= _PORT_MAX:
+        raise RemoteProtocolError(f"control link: no UDP port {connection.port}")
+    if connection.mtu and not _MTU_MIN <= connection.mtu <= lib.WN_MTU_INITIAL:
+        raise RemoteProtocolError(f"control link: no overlay MTU {connection.mtu}")
