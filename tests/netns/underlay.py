@@ -21,6 +21,7 @@ from lab.sniff import Packet
 _IPV4 = 0x0800
 _MORE_OR_OFFSET = 0x3FFF
 _IP_DF = 0x4000
+_IPV6_FRAGMENT = 44
 _BY_ADDRESS = {plan.underlay_address(host): plan.peer_name(host) for host in range(1, 10)}
 
 
@@ -107,6 +108,7 @@ def scapy_disagrees(frames: Iterable[bytes]) -> list[str]:
         packet = Ether(frame)
         for number in range(len(packet.layers())):
             layer = packet.getlayer(number)
+            assert layer is not None
             for field in ("chksum", "cksum"):
                 if field in layer.fields:
                     delattr(layer, field)
@@ -129,6 +131,8 @@ def one_of_each_kind(seen: Iterable[Seen], per_kind: int = 20) -> list[bytes]:
                 protocol = record.frame[at + 9]
             elif kind == 0x86DD:
                 protocol = record.frame[at + 6]
+                if protocol == _IPV6_FRAGMENT:
+                    continue
             key = (kind, protocol, vlan is not None)
             if taken[key] < per_kind:
                 taken[key] += 1
