@@ -41,6 +41,7 @@ class ControlLink:
         self._instance = random.getrandbits(63)
         self._send, self._receive = anyio.create_memory_object_stream[bytes](_BACKLOG_MAX)
         self._connected = False
+        self._heard = False
 
     def emit(self, message: ToControl) -> None:
         """Send an event if control is there; without it events are of no use to anyone."""
@@ -52,25 +53,35 @@ class ControlLink:
             log.warning("event for control dropped", extra=kv(reason="backlog full"))
 
     async def run(self) -> None:
-        """Stay connected until cancelled."""
+        """Stay connected until cancelled. Who never makes sense is dialled ever later."""
         attempt = 0
-        while True:
+        with self._send, self._receive:
             try:
-                stream = await anyio.connect_unix(self._path)
-            except OSError as err:
-                if attempt == len(RETRY_S):
-                    log.warning("control is not there", extra=kv(addr=self._path, err=str(err)))
-                await anyio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
-                continue
-            attempt = 0
-            async with stream:
-                await self._serve(stream)
-            self._connected = False
-            log.warning("control link lost; forwarding goes on", extra=kv(addr=self._path))
+                while True:
+                    if await self._dial(attempt):
+                        attempt = 0
+                    await anyio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                    attempt += 1
+            finally:
+                self._connected = False
+
+    async def _dial(self, attempt: int) -> bool:
+        """One connection, until it ends; whether control said anything that made sense."""
+        try:
+            stream = await anyio.connect_unix(self._path)
+        except OSError as err:
+            if attempt == len(RETRY_S):
+                log.warning("control is not there", extra=kv(addr=self._path, err=str(err)))
+            return False
+        self._heard = False
+        async with stream:
+            await self._serve(stream)
+        self._connected = False
+        log.warning("control link lost; forwarding goes on", extra=kv(addr=self._path))
+        return self._heard
 
     async def _serve(self, stream: SocketStream) -> None:
-        """One connection, until it breaks or says something we can't read."""
+        """Until the connection breaks or says something we can't read."""
         while self._receive.statistics().current_buffer_used:
             self._receive.receive_nowait()  # meant for the link before this one
         self._connected = True
@@ -94,6 +105,7 @@ class ControlLink:
                 return
             for body in reader.feed(data):
                 self._handle(decode_for_router(body))
+                self._heard = True
 
     async def _write(self, stream: SocketStream) -> None:
         while True:

@@ -73,6 +73,8 @@ class Paths:
     def _read(self, name: bytes, *, force: bool = False) -> None:
         state = self._states[name]
         connection = self._neighbours[name].connection
+        if not connection.addr:
+            return  # it will come with another update
         try:
             pmtu_bytes = path_mtu(connection.addr, connection.port, self._host)
         except UnderlayError as err:
