@@ -134,7 +134,7 @@ static int send_whole(const unit *u, uint8_t df)
 /* IPv4 fragments of one frame, copied: rare and slow by nature. */
 static int send_fragments(const unit *u, const uint8_t *frame, uint32_t len)
 {
-    uint16_t mtu = (uint16_t)u->to->mtu;
+    uint16_t mtu = (uint16_t)(fitting(u->to) - WN_ETH_LEN);
     int pieces = wn_ip4_fragment_count(frame, len, mtu);
     if (pieces < 1)
         return drop(u, WN_C_DROP_BAD_FRAGMENT);

@@ -72,9 +72,7 @@ def test_indices_outside_are_refused() -> None:
         assert lib.wn_batch_frame_info(batch.c, index, info) == lib.WN_ERR_RANGE
         assert lib.wn_batch_msg_info(batch.c, index, message) == lib.WN_ERR_RANGE
         assert lib.wn_batch_msg_copy(batch.c, index, ffi.NULL, 0) == lib.WN_ERR_RANGE
-        assert (
-            lib.wn_batch_inject_copy(batch.c, index, ffi.NULL, ffi.NULL, 0) == lib.WN_ERR_RANGE
-        )
+        assert lib.wn_batch_inject_copy(batch.c, index, ffi.NULL, ffi.NULL, 0) == lib.WN_ERR_RANGE
         assert lib.wn_batch_event(batch.c, index, event) == lib.WN_ERR_RANGE
 
 

@@ -131,11 +131,20 @@ def test_longer_than_any_datagram() -> None:
     world = world_of(65_535)
     frames = [
         frame_of(OURS, THEIRS, bytes(LONGEST - 13)),
-        ip4_frame(LONGEST + 1, df=True),
         tagged(ip4_frame(LONGEST - 3, df=True)),
     ]
     assert world.capture(*frames).messages == []
-    assert world.drops() == {"drop_frame_too_long": 3}
+    assert world.drops() == {"drop_frame_too_long": 2}
+
+
+def test_ip_longer_than_any_datagram_is_told_or_fragmented() -> None:
+    world = world_of(65_535)
+    (answer,) = world.capture(ip4_frame(LONGEST + 1, df=True)).frames
+    assert wire.Ip4.of(answer).payload[6:8] == (LONGEST - 14).to_bytes(2, "big")
+    assert world.drops() == {"drop_too_big": 1}
+    frame = ip4_frame(65_549, df=False)
+    pieces = [sent.frame for sent in world.capture(frame).sent]
+    assert wire.reassemble(pieces) == (0, wire.Ip4.of(frame).payload, 0)
     frame = ip4_frame(LONGEST, df=True)
     assert whole(world.capture(frame), frame) == (True, 1)
 

@@ -65,9 +65,7 @@ def test_encrypted_paths_leave_room_for_the_box() -> None:
     assert 28 + len(data) + 24 == 1500
 
 
-ONE_DATAGRAM = [
-    case for case in VECTORS["plain"] if case["name"] == "single_small_unicast_non_df"
-]
+ONE_DATAGRAM = [case for case in VECTORS["plain"] if case["name"] == "single_small_unicast_non_df"]
 
 
 @pytest.mark.parametrize("case", ONE_DATAGRAM, ids=lambda case: case["name"])
