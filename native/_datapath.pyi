@@ -167,6 +167,7 @@ class _Lib:
         fd_df: int,
         fd_frag: int,
         now_s: int,
+        most: int,
     ) -> int: ...
     def wn_express_in(
         self,
@@ -177,6 +178,7 @@ class _Lib:
         fd_df: int,
         fd_frag: int,
         now_s: int,
+        most: int,
     ) -> int: ...
     def wn_csum_add(self, data: Any, len_: int, sum_: int) -> int: ...
     def wn_csum_add_portable(self, data: Any, len_: int, sum_: int) -> int: ...

@@ -19,6 +19,8 @@ from router.stages import DatagramSocket, PortHolder
 
 #: Fewer datagrams than this in one call: there were no more (io_udp.c asks for 16 or 64).
 BULK_VLEN: Final = 16
+#: Fewer frames than this: the port was dry, for a batch takes so many even of the longest.
+FULL_FRAMES: Final = 16
 
 
 class Turn(Enum):
@@ -68,16 +70,15 @@ class CaptureIntake:
         batch = self.pool.take()
         if batch is None:
             return Turn.DRY
-        if not burst and self._express is not None:
-            got = self._express.out(batch)
+        if self._express is not None and self._express.open:
+            got = self._express.out(batch, burst=burst)
             if got > 0:
                 self._express.finish(batch, got)
-                return Turn.MORE
-            self.pool.give(batch)
+                return Turn.LAST  # the event loop knows better whether there is more
             if got == 0:
+                self.pool.give(batch)
                 return Turn.DRY
             # the port is in trouble: the long way says which
-            return self.turn(burst=True)
         try:
             count = self._holder.port.read(self._datapath, batch, burst=burst)
         except CaptureError as err:
@@ -88,7 +89,7 @@ class CaptureIntake:
             self.pool.give(batch)
             return Turn.DRY
         self._entry.send(batch)
-        return Turn.MORE
+        return Turn.MORE if count >= FULL_FRAMES else Turn.LAST
 
 
 class DatagramIntake:
@@ -116,11 +117,11 @@ class DatagramIntake:
         batch = self.pool.take()
         if batch is None:
             return Turn.DRY
-        if not burst and self._express is not None:
-            got = self._express.into(batch)
+        if self._express is not None and self._express.open:
+            got = self._express.into(batch, burst=burst)
             if got > 0:
                 self._express.finish(batch, got)
-                return Turn.MORE
+                return Turn.LAST
             self.pool.give(batch)
             return Turn.DRY
         count = self._udp.receive(self._datapath, batch)

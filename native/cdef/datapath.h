@@ -133,6 +133,6 @@ enum {
     WN_EXPRESS_DELIVER_MORE = 5
 };
 int wn_express_out(wn_datapath *dp, wn_batch *batch, int port_fd, int kind, int fd_df, int fd_frag,
-                   uint32_t now_s);
+                   uint32_t now_s, uint32_t most);
 int wn_express_in(wn_datapath *dp, wn_batch *batch, int port_fd, int use_gso, int fd_df, int fd_frag,
-                  uint32_t now_s);
+                  uint32_t now_s, uint32_t most);

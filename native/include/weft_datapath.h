@@ -148,7 +148,7 @@ int wn_udp_send(wn_datapath *dp, wn_batch *batch, int fd_df, int fd_frag);
 int wn_udp_open(uint32_t addr, uint16_t port, int buffer_bytes, int *fd_df, int *fd_frag, int *err);
 /* Datagrams that the kernel dropped because the receive buffer was full. */
 uint64_t wn_udp_drops(int fd);
-/* One captured frame, or one datagram, through all stages at once. 0: nothing there; WN_ERR_SYSCALL:
+/* Up to `most` captured frames, or datagrams, through all stages at once. 0: nothing there; WN_ERR_SYSCALL:
  * the port is gone; DONE: the batch is free again. Else the batch has to go on in the pipeline: into
  * the sending or delivering stage, and with _MORE there is work left behind as by WN_MORE. */
 enum {
@@ -159,8 +159,8 @@ enum {
     WN_EXPRESS_DELIVER_MORE = 5
 };
 int wn_express_out(wn_datapath *dp, wn_batch *batch, int port_fd, int kind, int fd_df, int fd_frag,
-                   uint32_t now_s);
+                   uint32_t now_s, uint32_t most);
 int wn_express_in(wn_datapath *dp, wn_batch *batch, int port_fd, int use_gso, int fd_df, int fd_frag,
-                  uint32_t now_s);
+                  uint32_t now_s, uint32_t most);
 
 #endif

@@ -77,7 +77,7 @@ def at_rest(pool: Pool) -> bool:
 
 def test_a_captured_frame_is_sent_before_the_turn_ends(rig: Rig) -> None:
     rig.port.feed(frame_of(OURS, THEIRS))
-    assert rig.capture.turn(burst=False) is Turn.MORE
+    assert rig.capture.turn(burst=False) is Turn.LAST
     assert rig.frames_sent() == [frame_of(OURS, THEIRS)]
     assert at_rest(rig.egress.pool)
     assert rig.capture.turn(burst=True) is Turn.DRY
@@ -87,7 +87,7 @@ def test_a_captured_frame_is_sent_before_the_turn_ends(rig: Rig) -> None:
 def test_what_stays_here_frees_its_batch(rig: Rig) -> None:
     rig.port.feed(frame_of(OURS, 2))
     rig.port.feed(frame_of(2, OURS))
-    assert rig.capture.turn(burst=True) is Turn.MORE
+    assert rig.capture.turn(burst=True) is Turn.LAST
     assert rig.world.drops() == {"drop_local_destination": 1}
     assert at_rest(rig.egress.pool)
 
@@ -193,7 +193,7 @@ def test_a_replaced_port_is_used_at_once(rig: Rig) -> None:
     new = FakePort()
     rig.holder.port = new
     new.feed(frame_of(OURS, THEIRS))
-    assert rig.capture.turn(burst=True) is Turn.MORE
+    assert rig.capture.turn(burst=True) is Turn.LAST
     rig.socket.inbox.append(Arrival(datagram(1, record(1, 0, frame_of(THEIRS, OURS)))))
     rig.datagrams.turn(burst=True)
     assert [frame for _, frame in new.delivered] == [frame_of(THEIRS, OURS)]
@@ -228,7 +228,7 @@ async def test_a_full_socket_stops_capture_when_the_pool_is_empty(rig: Rig) -> N
         for frame in frames:
             rig.port.feed(frame)
             turns.append(rig.capture.turn(burst=False))
-        assert turns == [Turn.MORE] * POOL_SIZE + [Turn.DRY] * (10 - POOL_SIZE)
+        assert turns == [Turn.LAST] * POOL_SIZE + [Turn.DRY] * (10 - POOL_SIZE)
         assert rig.egress.pool.free == 0
         assert rig.frames_sent() == []
         # the other direction goes on
@@ -243,7 +243,7 @@ async def test_a_full_socket_stops_capture_when_the_pool_is_empty(rig: Rig) -> N
         await settle()
         assert rig.frames_sent() == frames[:POOL_SIZE]
         assert refills == [1]
-        while rig.capture.turn(burst=False) is Turn.MORE:
+        while rig.capture.turn(burst=False) is Turn.LAST:
             pass
         assert rig.frames_sent() == frames
         assert at_rest(rig.egress.pool)
