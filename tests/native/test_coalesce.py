@@ -273,6 +273,16 @@ def test_such_frames_pass_through_unchanged(what: str) -> None:
     assert joined(frames) == [(NO_VNET, frame) for frame in frames]
 
 
+def test_no_checksum_is_none_even_where_zero_would_be_right() -> None:
+    at = UDP4.l4_offset + 6
+    payload = bytes(1000)
+    missing = UDP4.changed(payload=payload).frame()[at : at + 2]
+    right = UDP4.changed(payload=missing + payload[2:])
+    assert right.frame()[at : at + 2] == b"\xff\xff"
+    frames = [right.changed(no_checksum=True, ip_id=n).frame() for n in range(3)]
+    assert joined(frames) == [(NO_VNET, frame) for frame in frames]
+
+
 @pytest.mark.parametrize("what", NEVER)
 def test_such_a_frame_amid_a_flow_interrupts_it(what: str) -> None:
     odd = NEVER[what]

@@ -195,22 +195,27 @@ def test_a_full_table_refuses_new_macs_and_serves_the_old() -> None:
 # ---- deletion from clusters, and the whole against a dict ----
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("how", ["forget", "expire"])
+@settings(max_examples=30, deadline=None)
 @given(
     owners=st.dictionaries(
         st.binary(min_size=6, max_size=6), st.sampled_from([P1, P2]), min_size=50, max_size=750
     )
 )
-def test_deletion_keeps_what_probed_past_it(owners: dict[bytes, int]) -> None:
+def test_deletion_keeps_what_probed_past_it(how: str, owners: dict[bytes, int]) -> None:
     # up to 750 of 1024 slots: long clusters, also around the table's end
     fdb = Fdb()
+    later_s = T0 + LIFETIME + 1
     for mac, peer in owners.items():
-        fdb.remote(mac, peer, T0)
-    lib.wn_fdb_forget_peer(fdb.c, P1)
-    left = {mac: (peer, T0) for mac, peer in owners.items() if peer == P2}
-    assert fdb.dump() == left
+        fdb.remote(mac, peer, later_s if peer == P2 else T0)
+    gone = sum(peer == P1 for peer in owners.values())
+    if how == "forget":
+        assert lib.wn_fdb_forget_peer(fdb.c, P1) == gone
+    else:
+        assert lib.wn_fdb_expire(fdb.c, later_s) == gone
+    assert fdb.dump() == {mac: (peer, later_s) for mac, peer in owners.items() if peer == P2}
     for mac, peer in owners.items():
-        assert fdb.lookup(mac, T0) == (peer if peer == P2 else None)
+        assert fdb.lookup(mac, later_s) == (peer if peer == P2 else None)
 
 
 MACS = st.integers(0, 39).map(mac_number)

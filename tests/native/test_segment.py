@@ -163,6 +163,18 @@ def test_any_super_frame(
     assert cut(segment, gso_size) == expected(segment, gso_size)
 
 
+def test_a_datagram_whose_checksum_is_zero_says_so_by_ones() -> None:
+    # zero would mean "none" (RFC 768)
+    whole = Segment(tcp=False, payload=bytes(2000))
+    second = whole.cut(1000)[1]
+    at = whole.l4_offset + 6
+    missing = second.changed(payload=bytes(1000)).frame()[at : at + 2]
+    segment = whole.changed(payload=bytes(1000) + missing + bytes(998))
+    pieces = cut(segment, 1000)
+    assert pieces[1][at : at + 2] == b"\xff\xff"
+    assert pieces == expected(segment, 1000)
+
+
 # ---- paths narrower than the container thinks ----
 
 
