@@ -68,6 +68,10 @@ class Counter(StrEnum):
     DROP_UNKNOWN_PEER = "drop_unknown_peer", "record whose source or destination peer is not known"
     DROP_OWN_SOURCE = "drop_own_source", "record that names ourselves as source: a forwarding loop"
     DROP_STRAY_SPECIAL = "drop_stray_special", "special frame that was not addressed to us"
+    DROP_SPECIAL_FLOOD = (
+        "drop_special_flood",
+        "special frame beyond the number per second that is looked at",
+    )
     DROP_BATCH_FULL = "drop_batch_full", "no room left in the batch"
     DROP_PATH_MTU = "drop_path_mtu", "datagram refused by the kernel as larger than the path's MTU"
     DROP_SEND_ERROR = "drop_send_error", "datagram refused by the kernel for another reason"

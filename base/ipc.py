@@ -4,8 +4,8 @@ Control listens on a Unix stream socket, the router dials. Each message is a 4-b
 length followed by one msgpack-encoded tagged struct. The router says :class:`RouterHello` first;
 control answers with a :class:`Snapshot` and then sends :class:`Delta` messages whose ``seq`` grows
 by one. A gap makes the router ask for a new snapshot with :class:`NeedSnapshot`. Events go up at
-any time. Both ends treat undecodable bytes as :class:`~base.errors.RemoteProtocolError`: the link is
-closed and dialled again, the router keeps forwarding on what it has.
+any time. Both ends treat undecodable bytes as :class:`~base.errors.RemoteProtocolError`: the link
+is closed and dialled again, the router keeps forwarding on what it has.
 
 This module does no I/O. Source of truth: the architecture's section "Processes on a node".
 """

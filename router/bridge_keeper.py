@@ -84,6 +84,7 @@ class BridgeKeeper:
         self._buffer_bytes = buffer_bytes
         self._on_repair = on_repair
         self._rewatch = rewatch
+        self._index = _index_of(layout.port)
         self._check = anyio.Event()
         #: Times that something had to be mended.
         self.repairs = 0
@@ -138,10 +139,12 @@ class BridgeKeeper:
 
     def _mend_blocking(self) -> list[str]:
         changed = ensure_bridge(self.layout)
-        if _exists(self.layout.port):
+        # another device may have taken the name since: only ours will do
+        if self._index and _index_of(self.layout.port) == self._index:
             return changed + ensure_port(self.layout)
         old = self._holder.port
         self._holder.port = open_port(self.layout, self._buffer_bytes)
+        self._index = _index_of(self.layout.port)
         anyio.from_thread.run_sync(self._replaced, old)
         return [*changed, f"{BRIDGE_PORT} made anew"]
 
@@ -150,9 +153,9 @@ class BridgeKeeper:
         asyncio.get_running_loop().call_later(_GRACE_S, old.close)
 
 
-def _exists(interface: str) -> bool:
+def _index_of(interface: str) -> int:
+    """Interface index, 0 if there is none of that name."""
     try:
-        socket.if_nametoindex(interface)
+        return socket.if_nametoindex(interface)
     except OSError:
-        return False
-    return True
+        return 0

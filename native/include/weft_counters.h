@@ -42,6 +42,7 @@
     X(DROP_UNKNOWN_PEER, drop_unknown_peer)                                              \
     X(DROP_OWN_SOURCE, drop_own_source)                                                  \
     X(DROP_STRAY_SPECIAL, drop_stray_special)                                            \
+    X(DROP_SPECIAL_FLOOD, drop_special_flood)                                            \
     X(DROP_BATCH_FULL, drop_batch_full)                                                  \
     X(DROP_PATH_MTU, drop_path_mtu)                                                      \
     X(DROP_SEND_ERROR, drop_send_error)                                                  \

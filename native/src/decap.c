@@ -71,9 +71,12 @@ static void take_special(decoder *d, const wn_dgram *dgram, const wn_record *rec
     event.all_zero = all_zero != 0;
     if (event.special == WN_SPECIAL_HEARTBEAT)
         event.uid = ((uint64_t)wn_get32(record->frame + 14) << 32) | wn_get32(record->frame + 18);
+    if (!may_tell(d)) {
+        stray(d, WN_C_DROP_SPECIAL_FLOOD);
+        return;
+    }
     wn_count(d->dp, WN_C_SPECIAL_FRAMES, 1);
-    if (may_tell(d))
-        wn_batch_add_event(d->batch, &event);
+    wn_batch_add_event(d->batch, &event);
 }
 
 /* D = us: learn the source, deliver, and flood on unless the destination is known to be here. */

@@ -110,6 +110,16 @@ def test_events_past_the_table_are_lost_but_counted() -> None:
     assert world.counted()["special_frames"] == EVENT_TABLE + 6
 
 
+def test_special_frames_beyond_a_bounded_number_per_second_are_dropped() -> None:
+    world = World(2)
+    heartbeat = bytes(14) + (1).to_bytes(8, "big")
+    for _ in range(15):
+        world.receive(datagram(1, *[record(1, 0, heartbeat)] * 100))
+    counted = world.counted()
+    assert counted["special_frames"] == 1000
+    assert counted["drop_special_flood"] == 500
+
+
 def test_transfer_moves_messages_once_and_in_order() -> None:
     world = World(3)
     there = World(3, us=1)

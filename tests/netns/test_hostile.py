@@ -89,6 +89,9 @@ async def test_everything_is_counted_under_its_reason(
     await until(all_there, "every datagram was read", poll_s=0.2)
     found = grown(before, await counters(victim))
     assert found.get("drop_socket_buffer", 0) == 0
+    # whether a forged heartbeat is looked at depends on how many came before it in its second
+    heartbeats = found.get("special_frames", 0) + found.pop("drop_special_flood", 0)
+    found["special_frames"] = heartbeats
     expected = {name: sum(sent[kind] for kind in kinds) for name, kinds in REASONS.items()}
     assert {name: found.get(name, 0) for name in expected} == expected
     # Nothing of it went further, to the bridge or to other peers.
