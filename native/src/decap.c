@@ -258,6 +258,7 @@ int wn_decap(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
         }
     }
     pthread_mutex_lock(&dp->fdb_lock);
+    wn_datapath_sweep(dp, now_s);
     settle_all(&d);
     pthread_mutex_unlock(&dp->fdb_lock);
     pthread_rwlock_unlock(&dp->lock);

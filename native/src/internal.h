@@ -210,6 +210,8 @@ static inline void wn_fdb_prefetch_frame(const wn_fdb *fdb, const wn_frame *fram
     }
 }
 
+/* Once a minute, with the FDB's lock held: forget what has expired. Traffic drives it, no timer. */
+void wn_datapath_sweep(wn_datapath *dp, uint32_t now_s);
 uint16_t wn_tables_find(const wn_tables *tables, const uint8_t name[WN_NAME_LEN]);
 wn_frame *wn_batch_add_frame(wn_batch *batch);
 void wn_batch_add_event(wn_batch *batch, const wn_event *event);

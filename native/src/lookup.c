@@ -25,14 +25,6 @@ static bool finish_checksum(wn_frame *frame)
     return true;
 }
 
-static void sweep(wn_datapath *dp, uint32_t now_s)
-{
-    if (now_s - dp->last_sweep_s < WN_FDB_SWEEP_S)
-        return;
-    dp->last_sweep_s = now_s;
-    wn_count(dp, WN_C_FDB_EXPIRED, wn_fdb_expire(dp->fdb, now_s));
-}
-
 static void decide(wn_datapath *dp, const wn_tables *tables, wn_frame *frame, uint32_t now_s)
 {
     int learned = wn_fdb_learn_local(dp->fdb, frame->data + WN_MAC_LEN, tables->ourself, now_s);
@@ -69,7 +61,7 @@ int wn_lookup(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
     pthread_rwlock_rdlock(&dp->lock);
     const wn_tables *tables = dp->tables;
     pthread_mutex_lock(&dp->fdb_lock);
-    sweep(dp, now_s);
+    wn_datapath_sweep(dp, now_s);
     for (uint32_t i = 0; i < batch->n_frames && i < WN_FDB_AHEAD; i++)
         wn_fdb_prefetch_frame(dp->fdb, &batch->frames[i]);
     for (uint32_t i = 0; i < batch->n_frames; i++) {

@@ -160,6 +160,14 @@ void wn_datapath_swap(wn_datapath *dp, wn_tables *tables)
     wn_tables_free(old);
 }
 
+void wn_datapath_sweep(wn_datapath *dp, uint32_t now_s)
+{
+    if (now_s - dp->last_sweep_s < WN_FDB_SWEEP_S)
+        return;
+    dp->last_sweep_s = now_s;
+    wn_count(dp, WN_C_FDB_EXPIRED, wn_fdb_expire(dp->fdb, now_s));
+}
+
 wn_fdb *wn_datapath_fdb(wn_datapath *dp) { return dp->fdb; }
 
 size_t wn_datapath_fdb_dump(wn_datapath *dp, wn_fdb_entry *out, size_t cap, size_t *total)

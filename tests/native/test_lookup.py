@@ -15,9 +15,11 @@ from tests.native.world import (
     FrameInfo,
     World,
     captured_batch,
+    datagram,
     frame_infos,
     frame_of,
     mac_of,
+    record,
     vnet,
 )
 
@@ -118,6 +120,14 @@ def test_the_first_captured_frame_sweeps_what_died(world: World) -> None:
     decide(world, frame_of(OURS, BROADCAST))
     assert world.counted()["fdb_expired"] == 12
     assert world.fdb() == {mac_of(OURS): 0}
+
+
+def test_a_node_that_only_receives_sweeps_too(world: World) -> None:
+    world.learn(2, *range(200, 210))
+    world.now_s += 601
+    world.receive(datagram(1, record(1, 0, frame_of(THEIRS, OURS))))
+    assert world.counted()["fdb_expired"] == 12
+    assert world.fdb() == {mac_of(THEIRS): 1}
 
 
 def test_the_sweep_comes_once_a_minute() -> None:
