@@ -54,6 +54,26 @@ class Pipeline:
         await self.send.serve()
 
 
+class _Tail:
+    """The stages that both pipelines end with: encapsulate, seal, send, recycle."""
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        holder: PortHolder,
+        udp: DatagramSocket,
+        box: Box,
+        on_events: EventHandler,
+    ) -> None:
+        self.pool = Pool(POOL_SIZE)
+        self.recycle = Recycle(self.pool)
+        self.done = Channel(self.recycle)
+        self.send = Channel(Send(datapath, udp, self.done, on_events))
+        seal = Channel(Seal(box, self.send))
+        self.encapsulate = Channel(Encapsulate(datapath, holder, seal, self.done))
+        self.recycle.encapsulate = self.encapsulate
+
+
 def build_egress(
     datapath: Datapath,
     holder: PortHolder,
@@ -62,15 +82,9 @@ def build_egress(
     on_events: EventHandler,
 ) -> Pipeline:
     """Bridge → underlay."""
-    pool = Pool(POOL_SIZE)
-    recycle = Recycle(pool)
-    done = Channel(recycle)
-    send = Channel(Send(datapath, udp, done, on_events))
-    seal = Channel(Seal(box, send))
-    encapsulate = Channel(Encapsulate(datapath, holder, seal, done))
-    lookup = Channel(Lookup(datapath, encapsulate, done))
-    recycle.encapsulate = encapsulate
-    return Pipeline(pool, lookup, send, on_events)
+    tail = _Tail(datapath, holder, udp, box, on_events)
+    lookup = Channel(Lookup(datapath, tail.encapsulate, tail.done))
+    return Pipeline(tail.pool, lookup, tail.send, on_events)
 
 
 def build_ingress(
@@ -81,15 +95,8 @@ def build_ingress(
     on_events: EventHandler,
 ) -> Pipeline:
     """Underlay → bridge, and onwards to other peers."""
-    pool = Pool(POOL_SIZE)
-    recycle = Recycle(pool)
-    done = Channel(recycle)
-    send = Channel(Send(datapath, udp, done, on_events))
-    seal = Channel(Seal(box, send))
-    encapsulate = Channel(Encapsulate(datapath, holder, seal, done))
-    deliver = Channel(Deliver(datapath, holder, encapsulate))
-    decapsulate = Channel(Decapsulate(datapath, deliver, done, on_events))
-    opened = Channel(Open(box, decapsulate))
-    recycle.encapsulate = encapsulate
-    recycle.decapsulate = decapsulate
-    return Pipeline(pool, opened, send, on_events, deliver)
+    tail = _Tail(datapath, holder, udp, box, on_events)
+    deliver = Channel(Deliver(datapath, holder, tail.encapsulate))
+    decapsulate = Channel(Decapsulate(datapath, deliver, tail.done, on_events))
+    tail.recycle.decapsulate = decapsulate
+    return Pipeline(tail.pool, Channel(Open(box, decapsulate)), tail.send, on_events, deliver)
