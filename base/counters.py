@@ -78,6 +78,20 @@ class Counter(StrEnum):
     DROP_QUEUE_FULL = "drop_queue_full", "batch thrown away because a stage could not keep up"
     DROP_PORT_DOWN = "drop_port_down", "frame not delivered: the bridge port is down"
     DROP_PORT_BUSY = "drop_port_busy", "frame not delivered: the kernel had no buffer for it"
+    DROP_DECRYPT = (
+        "drop_decrypt",
+        "datagram that does not open: altered, or sealed with another key",
+    )
+    DROP_REPLAY = "drop_replay", "authentic datagram that came before, or is too old to tell"
+    DROP_PLAIN_ON_ENCRYPTED = (
+        "drop_plain_on_encrypted",
+        "datagram in clear from a neighbour with whom everything is encrypted",
+    )
+    DROP_NONCE_EXHAUSTED = "drop_nonce_exhausted", "frame not sent: no nonce is left under the key"
+    DROP_KEY_CHANGED = (
+        "drop_key_changed",
+        "frame not sealed under the key that its neighbour has by now",
+    )
     DROP_SOCKET_BUFFER = "drop_socket_buffer", "datagram lost in the kernel: socket buffer overflow"
 
 

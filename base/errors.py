@@ -1,7 +1,7 @@
 """Root of the error tree. Every error that crosses a room's border is one of these.
 
-ConfigError is the user's to mend, ProtocolError names whose fault bad bytes are, PathError and
-PlatformError carry the numbers a caller needs to act.
+ConfigError is the user's to mend, ProtocolError names whose fault bad bytes are, CryptoError
+what became of a box, PathError and PlatformError carry the numbers a caller needs to act.
 """
 
 from __future__ import annotations
@@ -25,6 +25,26 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other end broke it: closes one connection, never the process."""
+
+
+class CryptoError(WeftError):
+    """A key or a box is not as it has to be; the message never holds key material."""
+
+
+class DecryptError(CryptoError):
+    """A box does not open: altered on its way, or sealed under another key."""
+
+
+class ReplayError(CryptoError):
+    """A box opened, but its sequence number was used before or is too old to tell."""
+
+
+class NonceExhaustedError(CryptoError):
+    """No nonce is left under this key: the connection needs a new one."""
+
+
+class PasswordMismatchError(CryptoError):
+    """The first sealed message of a connection does not open: the passwords differ."""
 
 
 class PathError(WeftError):

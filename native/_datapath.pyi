@@ -63,6 +63,14 @@ class _Lib:
     WN_EVENT_SEND_ERROR: Final[int]
     WN_PORT_TAP: Final[int]
     WN_PORT_PACKET: Final[int]
+    WN_SEAL_LEN: Final[int]
+    WN_SEALED_MIN: Final[int]
+    WN_KEY_LEN: Final[int]
+    WN_SEQUENCE_BITS: Final[int]
+    WN_WINDOW_BITS: Final[int]
+    WN_CIPHER_NONE: Final[int]
+    WN_CIPHER_SECRETBOX: Final[int]
+    WN_CIPHER_GCM: Final[int]
     WN_EXPRESS_DONE: Final[int]
     WN_EXPRESS_SEND: Final[int]
     WN_EXPRESS_SEND_MORE: Final[int]
@@ -205,5 +213,51 @@ class _Lib:
         out: Any,
         cap: int,
     ) -> int: ...
+    def wn_cipher_offered(self, cipher: int) -> int: ...
+    def wn_cipher_backend(self, cipher: int) -> Any: ...
+    def wn_cipher_set_portable(self, portable: int) -> None: ...
+    def wn_window_new(self) -> Any: ...
+    def wn_window_free(self, window: Any) -> None: ...
+    def wn_window_accept(self, window: Any, sequence: int) -> int: ...
+    def wn_window_current(self, window: Any) -> int: ...
+    def wn_window_bytes(self, window: Any) -> int: ...
+    def wn_datagram_seal(
+        self,
+        cipher: int,
+        key: Any,
+        sender_dialled: int,
+        field: int,
+        data: Any,
+        len_: int,
+    ) -> int: ...
+    def wn_datagram_open(
+        self,
+        cipher: int,
+        key: Any,
+        sender_dialled: int,
+        data: Any,
+        len_: int,
+    ) -> int: ...
+    def wn_forwarder_set_key(
+        self,
+        dp: Any,
+        forwarder: int,
+        cipher: int,
+        key: Any,
+        outbound: int,
+    ) -> int: ...
+    def wn_forwarder_set_sequence(self, dp: Any, forwarder: int, df: int, next_: int) -> int: ...
+    def wn_forwarder_get_session(self, dp: Any, forwarder: int, out: Any) -> int: ...
+    def wn_batch_put_message(
+        self,
+        dp: Any,
+        batch: Any,
+        forwarder: int,
+        df: int,
+        records: Any,
+        len_: int,
+    ) -> int: ...
+    def wn_seal(self, dp: Any, batch: Any) -> int: ...
+    def wn_open(self, dp: Any, batch: Any) -> int: ...
 
 lib: _Lib

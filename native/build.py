@@ -19,6 +19,8 @@ Run as a script it builds in place, or with ``WEFT_SANITIZE=address,undefined`` 
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -37,6 +39,11 @@ WARNINGS = [
     "-Wpointer-arith",
     "-Wstrict-prototypes",
 ]
+
+#: libsodium and OpenSSL have what every cipher needs; Intel's IPsec-MB does AES-GCM in wide vectors
+#: and is used where it was there when this was built.
+LIBRARIES = ["sodium", "crypto"]
+IPSEC_MB_HEADER = "intel-ipsec-mb.h"
 
 PREAMBLE = """
 #pragma GCC diagnostic ignored "-Wconversion"
@@ -68,6 +75,18 @@ def flags(sanitize: str) -> tuple[list[str], list[str]]:
     return compile_flags, link_flags
 
 
+def has_ipsec_mb() -> bool:
+    """Whether the compiler finds IPsec-MB; ``WEFT_IPSEC_MB=0`` builds without it all the same."""
+    if os.environ.get("WEFT_IPSEC_MB") == "0":
+        return False
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    probe = f"#include <{IPSEC_MB_HEADER}>\n"
+    found = subprocess.run(
+        [*compiler, "-E", "-x", "c", "-"], input=probe, text=True, capture_output=True, check=False
+    )
+    return found.returncode == 0
+
+
 def relative(paths: list[Path]) -> list[str]:
     """Paths below the project's root, as setuptools wants them, in a stable order."""
     return [path.relative_to(ROOT).as_posix() for path in sorted(paths)]
@@ -79,12 +98,17 @@ def make_builder(sanitize: str) -> FFI:
     for part in sorted((NATIVE / "cdef").glob("*.h")):
         builder.cdef(part.read_text(encoding="utf-8"))
     compile_flags, link_flags = flags(sanitize)
+    libraries = list(LIBRARIES)
+    if has_ipsec_mb():
+        libraries.append("IPSec_MB")
+        compile_flags.append("-DWEFT_IPSEC_MB")
     builder.set_source(
         "native._datapath",
         PREAMBLE,
         sources=relative(list((NATIVE / "src").glob("*.c"))),
         depends=relative([*(NATIVE / "src").glob("*.h"), *(NATIVE / "include").glob("*.h")]),
         include_dirs=["native/include", "native/src"],
+        libraries=libraries,
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

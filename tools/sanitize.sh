@@ -16,7 +16,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
 echo "sanitize: native tests under ASan and UBSan"
 if [[ $# -eq 0 ]]; then
-    for folder in tests/native tests/capture tests/router tests/sim; do
+    for folder in tests/native tests/crypto tests/capture tests/router tests/sim; do
         [[ ! -d $folder ]] || set -- "$@" "$folder"
     done
 fi

@@ -45,7 +45,7 @@ for target in "$@"; do
     # comparisons in the oracles would only slow the run down; those in our code guide it
     "$clang" $flags -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-coverage=trace-cmp \
         -c "native/fuzz/$target.c" -o "$out/obj/target_$target.o"
-    "$clang" -fsanitize=fuzzer,address,undefined "$out/obj/target_$target.o" $objects -pthread \
+    "$clang" -fsanitize=fuzzer,address,undefined "$out/obj/target_$target.o" $objects -pthread -lsodium -lcrypto \
         -o "$out/$target"
 done
 [ -z "$build_only" ] || exit 0

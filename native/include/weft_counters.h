@@ -49,6 +49,11 @@
     X(DROP_QUEUE_FULL, drop_queue_full)                                                  \
     X(DROP_PORT_DOWN, drop_port_down)                                                    \
     X(DROP_PORT_BUSY, drop_port_busy)                                                    \
+    X(DROP_DECRYPT, drop_decrypt)                                                        \
+    X(DROP_REPLAY, drop_replay)                                                          \
+    X(DROP_PLAIN_ON_ENCRYPTED, drop_plain_on_encrypted)                                  \
+    X(DROP_NONCE_EXHAUSTED, drop_nonce_exhausted)                                        \
+    X(DROP_KEY_CHANGED, drop_key_changed)                                                \
     X(DROP_SOCKET_BUFFER, drop_socket_buffer)
 
 enum {

@@ -154,5 +154,6 @@ size_t wn_fdb_size(const wn_fdb *fdb);
 size_t wn_fdb_dump(const wn_fdb *fdb, wn_fdb_entry *out, size_t cap);
 
 #include "weft_datapath.h"
+#include "weft_crypto.h"
 
 #endif

@@ -51,6 +51,9 @@ void wn_batch_free(wn_batch *batch)
     unmap(batch->iovs, WN_IOVS * sizeof *batch->iovs);
     unmap(batch->msgs, WN_MSGS * sizeof *batch->msgs);
     unmap(batch->injects, WN_FRAMES * sizeof *batch->injects);
+    unmap(batch->seal, WN_SEAL_BYTES);
+    free(batch->opened);
+    wn_scratch_free(batch->scratch);
     free(batch);
 }
 
@@ -72,6 +75,9 @@ void wn_batch_reset(wn_batch *batch)
     batch->encap_hop = 0;
     batch->decap_dgram = 0;
     batch->decap_off = 0;
+    batch->seal_used = 0;
+    batch->packed_bytes = 0;
+    batch->open_ran = false;
     batch->err = 0;
 }
 

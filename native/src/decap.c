@@ -147,7 +147,7 @@ static void settle_all(decoder *d)
 }
 
 /* Sender of the datagram at `data`; false if it is nobody's that we listen to. */
-static bool open_sender(decoder *d, const uint8_t *data, uint32_t len)
+static bool open_sender(decoder *d, const uint8_t *data, uint32_t len, uint8_t state)
 {
     if (len < WN_NAME_LEN) {
         stray(d, WN_C_DROP_SHORT_DATAGRAM);
@@ -161,15 +161,19 @@ static bool open_sender(decoder *d, const uint8_t *data, uint32_t len)
         stray(d, WN_C_DROP_UNKNOWN_SENDER);
         return false;
     }
+    if (state == WN_OPEN_PLAIN && d->dp->forwarders[d->forwarder].session) {
+        stray(d, WN_C_DROP_PLAIN_ON_ENCRYPTED);
+        return false;
+    }
     return true;
 }
 
 /* Records of one datagram from offset *off on. False: the frame table is full, *off says where. */
 static bool take_datagram(decoder *d, const wn_dgram *dgram, const uint8_t *data, uint32_t len,
-                          uint32_t *off)
+                          uint8_t state, uint32_t *off)
 {
     wn_record record;
-    if (!open_sender(d, data, len))
+    if (state == WN_OPEN_DROPPED || !open_sender(d, data, len, state))
         return true;
     uint32_t first = d->batch->n_frames;
     uint32_t at = *off ? *off : WN_NAME_LEN;
@@ -206,7 +210,9 @@ static bool take_train(decoder *d, const wn_dgram *dgram)
     do {
         uint32_t at = done * step;
         uint32_t len = dgram->len - at < step ? dgram->len - at : step;
-        if (!take_datagram(d, dgram, dgram->data + at, len, &within)) {
+        uint8_t state = wn_open_state(batch, batch->decap_dgram, done);
+        uint32_t skip = state == WN_OPEN_DONE ? WN_SEAL_LEN : 0;
+        if (!take_datagram(d, dgram, dgram->data + at + skip, len - skip, state, &within)) {
             batch->decap_off = (done << 16) | within;
             return false;
         }

@@ -297,6 +297,7 @@ int wn_encap(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
     int more = 0;
     batch->n_msgs = batch->next_msg = 0;
     batch->n_iovs = batch->hdr_used = 0;
+    batch->seal_used = batch->packed_bytes = 0;
     batch->n_recs = batch->n_slots = batch->n_injects = batch->n_events = 0;
     if (batch->encap_frame >= batch->n_frames)
         return 0;

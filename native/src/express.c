@@ -8,7 +8,7 @@
  */
 #include "internal.h"
 
-/* Encapsulate and send; what Python must finish. */
+/* Encapsulate, seal and send; what Python must finish. */
 static int leave(wn_datapath *dp, wn_batch *batch, int port_fd, int fd_df, int fd_frag, uint32_t now_s)
 {
     int got = wn_encap(dp, batch, now_s);
@@ -16,6 +16,7 @@ static int leave(wn_datapath *dp, wn_batch *batch, int port_fd, int fd_df, int f
         wn_port_write(dp, batch, port_fd);
     if (got == 0)
         return WN_EXPRESS_DONE;
+    wn_seal(dp, batch);
     int sent = wn_udp_send(dp, batch, fd_df, fd_frag);
     if ((got & WN_MORE) != 0)
         return WN_EXPRESS_SEND_MORE;
@@ -39,6 +40,7 @@ int wn_express_in(wn_datapath *dp, wn_batch *batch, int port_fd, int use_gso, in
     int got = wn_udp_recv(dp, batch, fd_frag, most);
     if (got <= 0)
         return 0;
+    wn_open(dp, batch);
     got = wn_decap(dp, batch, now_s);
     if (got & WN_MORE)
         return WN_EXPRESS_DELIVER_MORE;

@@ -24,6 +24,10 @@
 #define WN_RECS 8192u
 #define WN_IOVS (2u * WN_RECS + 2u * WN_FRAMES)
 #define WN_MSGS WN_RECS
+#define WN_SEAL_BYTES (8u * 1024u * 1024u) /* sealed datagrams of a batch */
+#define WN_SEAL_RESERVE (2u * 1024u * 1024u) /* more than one unit of encap makes */
+#define WN_TRAIN_MAX 128u        /* sealed datagrams in one receive slot */
+#define WN_USED_KEYS 4096u       /* session keys remembered, so that none is taken twice */
 #define WN_EVENTS 64u
 #define WN_SLOTS 64u
 #define WN_DGRAMS 64u            /* receive slots */
@@ -93,6 +97,8 @@ typedef struct wn_msg {
     uint16_t frames;
     uint16_t forwarder;
     uint8_t df;
+    uint8_t sealed;
+    uint32_t key;           /* generation of the session it was packed for, 0: to go in clear */
     struct sockaddr_in to;
 } wn_msg;
 
@@ -111,6 +117,10 @@ typedef struct wn_dgram {
     uint32_t addr;
     uint16_t port;
 } wn_dgram;
+
+typedef struct wn_session wn_session; /* crypto.h */
+typedef struct wn_scratch wn_scratch;
+enum { WN_OPEN_PLAIN = 0, WN_OPEN_DONE = 1, WN_OPEN_DROPPED = 2 };
 
 struct wn_batch {
     uint8_t *arena;
@@ -141,6 +151,13 @@ struct wn_batch {
     uint32_t encap_hop;
     uint32_t decap_dgram;
     uint32_t decap_off;     /* within that datagram */
+    /* sealing and opening; made on first use */
+    uint8_t *seal;
+    uint32_t seal_used;
+    uint32_t packed_bytes;  /* of records, with what sealing may add */
+    bool open_ran;
+    uint8_t *opened;        /* WN_TRAIN_MAX per receive slot: WN_OPEN_ */
+    wn_scratch *scratch;
     int err;
 };
 
@@ -173,6 +190,7 @@ typedef struct wn_forwarder {
     uint32_t overhead;
     uint32_t max_payload;
     int stack_frag;
+    wn_session *session;    /* NULL: in clear */
     uint64_t tx_frames, tx_datagrams, tx_bytes;
     uint64_t rx_frames, rx_datagrams, rx_bytes;
 } wn_forwarder;
@@ -186,6 +204,8 @@ struct wn_datapath {
     uint32_t last_sweep_s;       /* under fdb_lock */
     uint32_t answer_epoch_s;     /* atomics: budget of ICMP answers per second */
     int32_t answer_budget;
+    uint64_t used_keys[WN_USED_KEYS]; /* fingerprints, a ring; under lock */
+    uint32_t next_used_key;
     uint32_t special_epoch_s;    /* the same for events about special frames */
     int32_t special_budget;
     uint64_t counters[WN_C__COUNT];
@@ -215,6 +235,18 @@ void wn_datapath_sweep(wn_datapath *dp, uint32_t now_s);
 uint16_t wn_tables_find(const wn_tables *tables, const uint8_t name[WN_NAME_LEN]);
 wn_frame *wn_batch_add_frame(wn_batch *batch);
 void wn_batch_add_event(wn_batch *batch, const wn_event *event);
+void wn_forwarder_overhead(wn_forwarder *forwarder, uint32_t overhead); /* under the write lock */
+
+/* session.c */
+void wn_session_free(wn_session *session);
+uint32_t wn_session_generation(const wn_session *session); /* 0: none */
+void wn_scratch_free(wn_scratch *scratch);
+
+/* What became of datagram k of receive slot i. */
+static inline uint8_t wn_open_state(const wn_batch *batch, uint32_t i, uint32_t k)
+{
+    return batch->open_ran && k < WN_TRAIN_MAX ? batch->opened[i * WN_TRAIN_MAX + k] : (uint8_t)WN_OPEN_PLAIN;
+}
 
 /* segment.c: cut a super-frame; see there. */
 typedef struct wn_cut {

@@ -10,7 +10,7 @@
 bool wn_pack_room(const wn_batch *batch, uint32_t recs, uint32_t hdr_bytes)
 {
     return batch->n_recs + recs <= WN_RECS && batch->hdr_used + hdr_bytes <= WN_HDR_BYTES &&
-           batch->n_slots < WN_SLOTS;
+           batch->n_slots < WN_SLOTS && batch->packed_bytes <= WN_SEAL_BYTES - WN_SEAL_RESERVE;
 }
 
 /* Room for a record header and len bytes behind it, with 6 writable bytes before: points at the
@@ -43,6 +43,7 @@ void wn_pack_add(wn_batch *batch, wn_slot *slot, uint8_t *p1, uint32_t len1, con
         batch->recs[slot->last].next = at;
     slot->last = at;
     slot->count++;
+    batch->packed_bytes += len1 + len2 + WN_NAME_LEN + WN_SEAL_LEN;
 }
 
 /* One datagram from the records at *at; moves *at on, returns its length, its records in *frames. */
@@ -77,11 +78,13 @@ static uint32_t put_datagram(wn_batch *batch, int32_t *at, uint32_t max_payload,
     return len;
 }
 
-/* Can a datagram of `len` bytes in n_iov pieces ride on msg? All but the last are equally long. */
-static bool joins(const wn_msg *msg, uint32_t len, uint32_t n_iov, uint32_t max_payload)
+/* Can a datagram of `len` bytes in n_iov pieces ride on msg? All but the last are equally long; each
+ * will grow by `growth` bytes when it is sealed. */
+static bool joins(const wn_msg *msg, uint32_t len, uint32_t n_iov, uint32_t max_payload, uint32_t growth)
 {
     return msg->datagrams < WN_GSO_SEGMENTS && msg->gso_size <= max_payload && len <= msg->gso_size &&
-           msg->len == (uint32_t)msg->gso_size * msg->datagrams && msg->len + len <= WN_PAYLOAD_MAX &&
+           msg->len == (uint32_t)msg->gso_size * msg->datagrams &&
+           msg->len + len + (msg->datagrams + 1u) * growth <= WN_PAYLOAD_MAX &&
            msg->n_iov + n_iov <= WN_IOV_PER_MSG;
 }
 
@@ -89,17 +92,20 @@ static void finish_slot(wn_batch *batch, const wn_slot *slot, const wn_forwarder
 {
     wn_msg *msg = NULL;
     int32_t at = slot->first;
+    uint32_t growth = to->session ? WN_SEAL_LEN : 0;
+    uint32_t max_payload = to->max_payload - growth;
     while (at >= 0) {
         uint32_t first_iov = batch->n_iovs;
         uint32_t frames = 0;
-        uint32_t len = put_datagram(batch, &at, to->max_payload, sender, &frames);
+        uint32_t len = put_datagram(batch, &at, max_payload, sender, &frames);
         uint32_t n_iov = batch->n_iovs - first_iov;
-        if (!msg || !joins(msg, len, n_iov, to->max_payload)) {
+        if (!msg || !joins(msg, len, n_iov, max_payload, growth)) {
             msg = &batch->msgs[batch->n_msgs++];
             *msg = (wn_msg){.iov = first_iov,
                             .gso_size = (uint16_t)len,
                             .forwarder = slot->forwarder,
                             .df = slot->df,
+                            .key = wn_session_generation(to->session),
                             .to = to->addr};
         }
         msg->n_iov += n_iov;

@@ -136,6 +136,8 @@ void wn_datapath_free(wn_datapath *dp)
         return;
     wn_tables_free(dp->tables);
     wn_fdb_free(dp->fdb);
+    for (uint32_t i = 0; i < WN_FORWARDERS_MAX; i++)
+        wn_session_free(dp->forwarders[i].session);
     free(dp->forwarders);
     pthread_rwlock_destroy(&dp->lock);
     pthread_mutex_destroy(&dp->fdb_lock);
@@ -199,6 +201,11 @@ static void set_mtu(wn_forwarder *f, uint32_t mtu, uint32_t overhead)
     f->max_payload = payload > WN_PAYLOAD_MAX ? WN_PAYLOAD_MAX : payload;
 }
 
+void wn_forwarder_overhead(wn_forwarder *forwarder, uint32_t overhead)
+{
+    set_mtu(forwarder, forwarder->mtu, overhead);
+}
+
 int wn_forwarder_set(wn_datapath *dp, uint16_t forwarder, uint16_t peer, const uint8_t name[6],
                      uint32_t addr, uint16_t port)
 {
@@ -207,6 +214,7 @@ int wn_forwarder_set(wn_datapath *dp, uint16_t forwarder, uint16_t peer, const u
     pthread_rwlock_wrlock(&dp->lock);
     wn_forwarder *f = &dp->forwarders[forwarder];
     if (!f->in_use || f->peer != peer) {
+        wn_session_free(f->session);
         memset(f, 0, sizeof *f);
         set_mtu(f, WN_MTU_INITIAL, WN_OVERHEAD_PLAIN);
     }
@@ -239,6 +247,7 @@ int wn_forwarder_clear(wn_datapath *dp, uint16_t forwarder)
     if (forwarder >= WN_FORWARDERS_MAX)
         return WN_ERR_RANGE;
     pthread_rwlock_wrlock(&dp->lock);
+    wn_session_free(dp->forwarders[forwarder].session);
     memset(&dp->forwarders[forwarder], 0, sizeof dp->forwarders[forwarder]);
     pthread_rwlock_unlock(&dp->lock);
     return WN_OK;

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from native.build import LIBRARIES
+
 pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
 
 NATIVE = Path(__file__).parents[2] / "native"
@@ -20,6 +22,7 @@ FLAGS = [
     "-fno-sanitize-recover=all",
     *(f"-I{NATIVE / folder}" for folder in ("include", "src", "fuzz")),
 ]
+LINK = ["-pthread", *(f"-l{name}" for name in LIBRARIES)]
 
 
 def run(*command: str | Path) -> None:
@@ -53,7 +56,7 @@ def test_every_target_has_seeds() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_replay(target: str, library: list[Path], tmp_path: Path) -> None:
     program = tmp_path / target
-    run("cc", *FLAGS, NATIVE / "fuzz" / f"{target}.c", *library, "-pthread", "-o", program)
+    run("cc", *FLAGS, NATIVE / "fuzz" / f"{target}.c", *library, *LINK, "-o", program)
     seeds = sorted((NATIVE / "fuzz" / "corpus" / target).iterdir())
     assert seeds
     run(program, *seeds)

@@ -1,1 +1,1 @@
-"""Whole meshes in memory: real pipelines, no kernel."""
+"""Whole nodes and meshes on fakes: clock, network, TAP; no kernel."""

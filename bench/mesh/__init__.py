@@ -1,0 +1,1 @@
+"""How the membership side scales: simulated, no network, no root."""

@@ -1,0 +1,233 @@
+"""Introductions: every recorded session from both sides, and what may go wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
+from crypto.handshake import KeyPair
+from mesh import gob
+from mesh.features import Features
+from mesh.framing import frame
+from mesh.intro import FEATURES_LEN_MAX, Intro, IntroDone, IntroState, choose_version, encode_header
+from tests.mesh.vectors import load
+
+VECTORS = load("handshake")
+SESSIONS = VECTORS["sessions"]
+SIDES = ("outbound", "inbound")
+OTHER = {"outbound": "inbound", "inbound": "outbound"}
+
+
+def _intro(session: dict[str, Any], side: str) -> Intro:
+    mine = session[f"{side}_side"]
+    private = mine.get("private_key")
+    return Intro(
+        Features.from_map(mine["features_sent"]),
+        outbound=side == "outbound",
+        password=mine["password"].encode() if mine["password"] else None,
+        keys=KeyPair.from_private(bytes.fromhex(private)) if private else None,
+    )
+
+
+def _run(intro: Intro, received: bytes, step: int) -> tuple[IntroDone | None, bytes, str | None]:
+    """Feed ``received`` in pieces: result, bytes sent, error text."""
+    sent = intro.bytes_to_send()
+    try:
+        for position in range(0, len(received), step):
+            done = intro.receive(received[position : position + step])
+            sent += intro.bytes_to_send()
+            if done is not None:
+                done.frames.feed(received[position + step :])
+                return done, sent, None
+    except (RemoteProtocolError, CryptoError) as err:
+        return None, sent + intro.bytes_to_send(), str(err)
+    return None, sent, str(intro.end_of_stream())
+
+
+#: Sides that we can play: those that offered version 2.
+PLAYED = [
+    pytest.param(session, side, id=f"{session['name']}-{side}")
+    for session in SESSIONS
+    for side in SIDES
+    if session[f"{side}_side"]["max_version"] >= 2
+]
+
+
+def test_most_sides_are_played() -> None:
+    assert len(PLAYED) == 2 * len(SESSIONS) - 5
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+@pytest.mark.parametrize(("session", "side"), PLAYED)
+def test_recorded_sessions(session: dict[str, Any], side: str, step: int) -> None:
+    mine = session[f"{side}_side"]
+    theirs = [bytes.fromhex(write) for write in session["intro_writes"][OTHER[side]]]
+    if session[f"{OTHER[side]}_side"]["max_version"] == 1:
+        done, sent, error = _run(_intro(session, side), b"".join(theirs), step)
+        assert done is None
+        assert error is not None
+        assert error.startswith("remote version range [1,1] is incompatible with ours [2,2]")
+        assert "version 1 is not spoken" in error
+        assert sent == encode_header(2, 2)
+        return
+    if mine["error"] is not None and ("EOF" in mine["error"] or "reset" in mine["error"]):
+        # the other end's reset overtook its last write; had it not, we would have refused that
+        done, sent, error = _run(_intro(session, side), b"".join(theirs[:-1]), step)
+        assert done is None
+        assert error is not None
+        assert error.startswith("EOF")
+        assert _run(_intro(session, side), b"".join(theirs), step)[0] is None
+        return
+    done, sent, error = _run(_intro(session, side), b"".join(theirs), step)
+    assert sent[7:].startswith(bytes.fromhex(session["intro_writes"][side][1]))
+    if mine["error"] is not None:
+        assert done is None
+        assert error is not None
+        assert error.startswith(mine["error"])
+        return
+    assert error is None
+    assert done is not None
+    assert done.features == Features.from_map(mine["features_received"])
+    assert (done.key.hex() if done.key else None) == mine.get("session_key")
+    _read_messages(session, side, done)
+
+
+def _read_messages(session: dict[str, Any], side: str, done: IntroDone) -> None:
+    """Messages after the introduction: theirs are read, ours are written, byte for byte."""
+    for message in session["messages_after_intro"]:
+        plain = bytes([message["tag"]]) + bytes.fromhex(message["payload"])
+        if message["from"] == side:
+            assert frame(done.sealer.seal(plain)).hex() == message["wire"]
+        else:
+            done.frames.feed(bytes.fromhex(message["wire"]))
+            body = done.frames.next_body()
+            assert body is not None
+            assert done.opener.open(body) == plain
+
+
+def test_errors_are_all_recorded() -> None:
+    errors = {side["error"] for s in SESSIONS for side in (s["outbound_side"], s["inbound_side"])}
+    assert len(errors) >= 7
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_our_two_ends_agree(encrypted: bool) -> None:
+    password = b"p" if encrypted else None
+    session = SESSIONS[0]
+    ends = {
+        side: Intro(
+            Features.from_map(session[f"{side}_side"]["features_sent"]),
+            outbound=side == "outbound",
+            password=password,
+        )
+        for side in SIDES
+    }
+    results: dict[str, IntroDone] = {}
+    while len(results) < 2:
+        for side in SIDES:
+            if (done := ends[OTHER[side]].receive(ends[side].bytes_to_send())) is not None:
+                results[OTHER[side]] = done
+    out, inward = results["outbound"], results["inbound"]
+    assert out.key == inward.key
+    assert (out.key is not None) == encrypted
+    assert inward.opener.open(out.sealer.seal(b"x")) == b"x"
+    assert out.opener.open(inward.sealer.seal(b"y")) == b"y"
+    assert ends["outbound"].state is IntroState.DONE
+
+
+@pytest.mark.parametrize(
+    "vector", VECTORS["version_negotiation"], ids=lambda v: str(v["their_header"])
+)
+def test_versions(vector: dict[str, Any]) -> None:
+    ours = (vector["our_min"], vector["our_max"])
+    header = bytes.fromhex(vector["their_header"])
+    if vector["error"] is None:
+        assert choose_version(ours, header) == vector["version"]
+    else:
+        with pytest.raises(RemoteProtocolError) as caught:
+            choose_version(ours, header)
+        assert str(caught.value).startswith(vector["error"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["bad_headers"], ids=lambda v: v["error"][:40])
+def test_bad_headers(vector: dict[str, Any]) -> None:
+    intro = _intro(SESSIONS[0], "outbound")
+    received = bytes.fromhex(vector["bytes_received_then_close"])
+    assert _run(intro, received, 1)[2] == vector["error"]
+
+
+def test_other_password_is_named() -> None:
+    session = next(session for session in SESSIONS if session["name"] == "wrong_password")
+    intro = _intro(session, "inbound")
+    theirs = b"".join(map(bytes.fromhex, session["intro_writes"]["outbound"]))
+    with pytest.raises(PasswordMismatchError, match="other password"):
+        intro.receive(theirs)
+
+
+def test_a_stranger_cannot_make_us_hold_much() -> None:
+    intro = _intro(SESSIONS[0], "inbound")
+    with pytest.raises(RemoteProtocolError, match="exceeds maximum size"):
+        intro.receive(encode_header(2, 2) + b"\0" + (FEATURES_LEN_MAX + 1).to_bytes(4, "big"))
+
+
+def test_our_own_key_sent_back_is_refused() -> None:
+    intro = _intro(next(s for s in SESSIONS if s["name"] == "v2_encrypted"), "outbound")
+    intro.receive(encode_header(2, 2))
+    ours = intro.bytes_to_send()[7:]
+    with pytest.raises(RemoteProtocolError, match="reflected"):
+        intro.receive(ours)
+
+
+GOOD = SESSIONS[0]["outbound_side"]["features_sent"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"PeerNameFlavour": None, "Name": None}, "Field PeerNameFlavour is missing"),
+        ({"ConnID": None}, "Field ConnID is missing"),
+        ({"PeerNameFlavour": "hash"}, "flavour mismatch"),
+        ({"Name": "x"}, "invalid peer name"),
+        ({"ShortID": "4096"}, "out of range"),
+        ({"ShortID": "x"}, "invalid syntax"),
+        ({"Trusted": "yes"}, "ParseBool"),
+        ({"UID": str(1 << 64)}, "out of range"),
+        ({"UID": "-1"}, "invalid syntax"),
+        ({"ConnID": "٣"}, "invalid syntax"),
+    ],
+)
+def test_bad_features(change: dict[str, str | None], error: str) -> None:
+    pairs = {key: value for key, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(RemoteProtocolError, match=error):
+        Features.from_map(pairs)
+
+
+def test_optional_and_unknown_features() -> None:
+    pairs = {key: GOOD[key] for key in ("PeerNameFlavour", "Name", "NickName", "UID", "ConnID")}
+    plain = Features.from_map(pairs)
+    assert (plain.short_id, plain.trusted, plain.overlays) == (None, False, None)
+    more = Features.from_map(pairs | {"Trusted": "T", "Later": "x", "Overlays": "fastdp sleeve"})
+    assert more.trusted
+    assert more.overlays == ("fastdp", "sleeve")
+    assert more.extra == {"Later": "x"}
+    assert Features.from_map(more.to_map()) == more
+
+
+def test_features_survive_the_wire() -> None:
+    features = Features.from_map(GOOD)
+    sent = gob.string_map(gob.Decoder(gob.string_map_stream(features.to_map())).next())
+    assert sent == GOOD
+
+
+@given(st.binary(max_size=120), st.booleans())
+def test_any_bytes_are_read_or_refused(data: bytes, encrypted: bool) -> None:
+    for prefix in (b"", encode_header(2, 2), encode_header(1, 2) + bytes([encrypted])):
+        intro = Intro(Features.from_map(GOOD), outbound=True, password=b"x" if encrypted else None)
+        try:
+            intro.receive(prefix + data)
+        except (RemoteProtocolError, CryptoError):
+            pass
