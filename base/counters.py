@@ -75,7 +75,6 @@ class Counter(StrEnum):
     DROP_BATCH_FULL = "drop_batch_full", "no room left in the batch"
     DROP_PATH_MTU = "drop_path_mtu", "datagram refused by the kernel as larger than the path's MTU"
     DROP_SEND_ERROR = "drop_send_error", "datagram refused by the kernel for another reason"
-    DROP_QUEUE_FULL = "drop_queue_full", "batch thrown away because a stage could not keep up"
     DROP_PORT_DOWN = "drop_port_down", "frame not delivered: the bridge port is down"
     DROP_PORT_BUSY = "drop_port_busy", "frame not delivered: the kernel had no buffer for it"
     DROP_DECRYPT = (

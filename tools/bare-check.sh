@@ -59,7 +59,7 @@ for file in /etc/apt/apt.conf /etc/apt/apt.conf.d/*; do
     if [[ -e $file ]] && grep -q '^Acquire::' "$file"; then take "$file"; fi
 done
 for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
-    /usr/local/share/ca-certificates /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip; do
+    /usr/local/share/ca-certificates /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" "$HOME/.pip"; do
     take "$file"
 done
 

@@ -12,7 +12,6 @@ can avoid.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from bench.system.load import LoadError, Pair
 from lab.lab import SWITCH, Lab
 from lab.node import Node
 
-TOOL_SOURCE = Path(__file__).resolve().parent.parent / "tools" / "hostile_blast.c"
 ATTACKER_ADDRESS = "10.99.0.200"
 SLEEVE_PORT = 6783
 FLOOD_PER_SECOND = 200_000
@@ -55,31 +53,6 @@ class HostileResult(msgspec.Struct, frozen=True):
     def raw_kept(self) -> float:
         """The same for traffic that passes no router."""
         return statistics.median(self.raw_flooded_gbps) / statistics.median(self.raw_calm_gbps)
-
-
-def build_tool(build_dir: Path) -> Path:
-    """Compile hostile_blast unless a newer binary is there; its path.
-
-    Raises:
-        LoadError: no compiler, or it refused.
-    """
-    binary = build_dir / "hostile_blast"
-    if binary.exists() and binary.stat().st_mtime >= TOOL_SOURCE.stat().st_mtime:
-        return binary
-    build_dir.mkdir(parents=True, exist_ok=True)
-    command = ["cc", "-D_GNU_SOURCE", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
-    try:
-        subprocess.run(
-            [*command, "-o", str(binary), str(TOOL_SOURCE)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except OSError as err:
-        raise LoadError(f"cc: {err.strerror}; install gcc") from err
-    except subprocess.CalledProcessError as err:
-        raise LoadError(f"cc failed: {err.stderr}") from err
-    return binary
 
 
 def add_attacker(lab: Lab) -> Node:
@@ -120,7 +93,7 @@ async def run(build_dir: Path, rounds: int = ROUNDS) -> HostileResult:
     Raises:
         WeftError: it cannot run here, or a tool failed.
     """
-    tool = build_tool(build_dir)
+    tool = load.build_tool("hostile_blast", build_dir)
     result = HostileResult([], [], [], [], [], {})
     async with Lab(2) as lab:
         await lab.start_weft()

@@ -21,7 +21,7 @@ UDP_PORT = 5299
 UDP_PAYLOAD_BYTES = 64
 UDP_BATCH = 64
 CONGESTION_CONTROL = "cubic"
-TOOL_SOURCE = Path(__file__).resolve().parent.parent / "tools" / "udp_blast.c"
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 
 class LoadError(WeftError):
@@ -55,20 +55,21 @@ class UdpRates:
     sent_pps: float
 
 
-def build_udp_tool(build_dir: Path) -> Path:
-    """Compile udp_blast with the machine's C compiler unless a newer binary is there; its path.
+def build_tool(name: str, build_dir: Path) -> Path:
+    """Compile ``bench/tools/NAME.c`` unless a newer binary is in ``build_dir``; the binary's path.
 
     Raises:
         LoadError: no compiler, or it refused.
     """
-    binary = build_dir / "udp_blast"
-    if binary.exists() and binary.stat().st_mtime >= TOOL_SOURCE.stat().st_mtime:
+    source = TOOLS / f"{name}.c"
+    binary = build_dir / name
+    if binary.exists() and binary.stat().st_mtime >= source.stat().st_mtime:
         return binary
     build_dir.mkdir(parents=True, exist_ok=True)
     command = ["cc", "-D_GNU_SOURCE", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
     try:
         subprocess.run(
-            [*command, "-o", str(binary), str(TOOL_SOURCE)],
+            [*command, "-o", str(binary), str(source)],
             check=True,
             capture_output=True,
             text=True,

@@ -221,7 +221,7 @@ async def run(build_dir: Path) -> SystemResult:
     """
     settings = Settings.from_environment()
     preflight.check((*preflight.ALWAYS, "iperf3", "nft"))
-    tool = load.build_udp_tool(build_dir)
+    tool = load.build_tool("udp_blast", build_dir)
     async with Lab(nodes=2) as lab:
         await lab.start_weft(mtu=CONTAINER_MTU)
         return await SystemBench(lab, tool, settings).run()

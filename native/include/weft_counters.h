@@ -46,7 +46,6 @@
     X(DROP_BATCH_FULL, drop_batch_full)                                                  \
     X(DROP_PATH_MTU, drop_path_mtu)                                                      \
     X(DROP_SEND_ERROR, drop_send_error)                                                  \
-    X(DROP_QUEUE_FULL, drop_queue_full)                                                  \
     X(DROP_PORT_DOWN, drop_port_down)                                                    \
     X(DROP_PORT_BUSY, drop_port_busy)                                                    \
     X(DROP_DECRYPT, drop_decrypt)                                                        \

@@ -49,7 +49,6 @@ typedef struct wn_vnet {
     uint16_t csum_offset;
 } wn_vnet;
 #define WN_VNET_NEEDS_CSUM 1
-#define WN_VNET_DATA_VALID 2
 #define WN_GSO_NONE 0
 #define WN_GSO_TCPV4 1
 #define WN_GSO_TCPV6 4
@@ -269,7 +268,7 @@ void wn_pack_add(wn_batch *batch, wn_slot *slot, uint8_t *p1, uint32_t len1, con
                  uint32_t len2);
 void wn_pack_finish(wn_datapath *dp, wn_batch *batch);
 
-/* inject.c is coalesce.c's lower half: one frame, as it is, towards the bridge. */
+/* coalesce.c: one frame, as it is, towards the bridge. False: no room. */
 bool wn_inject_frame(wn_batch *batch, const wn_frame *frame);
 
 #endif

@@ -28,7 +28,7 @@ SHORT = Settings(
 @pytest.mark.timeout(150)
 @pytest.mark.anyio
 async def test_every_path_is_measured(tmp_path: Path) -> None:
-    tool = load.build_udp_tool(tmp_path)
+    tool = load.build_tool("udp_blast", tmp_path)
     async with Lab(nodes=2) as lab:
         await lab.start_weft(mtu=CONTAINER_MTU)
         result = await SystemBench(lab, tool, SHORT).run()

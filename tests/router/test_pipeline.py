@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -67,6 +69,7 @@ class Rig:
 def rig() -> Rig:
     """THEIRS is at peer 1; we have two neighbours."""
     world = World(3)
+    world.now_s = int(time.monotonic())  # the stages ask the real clock
     world.learn(1, THEIRS)
     return Rig(world)
 
