@@ -12,7 +12,16 @@ class WeftError(Exception):
 
 
 class ConfigError(WeftError):
-    """The user's input is wrong; the message names the option and the remedy."""
+    """The user's input is wrong; the message names the option and the remedy.
+
+    It stays one line even where it repeats what the user gave, line ends and all.
+    """
+
+    def __str__(self) -> str:
+        return "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+            for char in super().__str__()
+        )
 
 
 class ProtocolError(WeftError):

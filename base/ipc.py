@@ -20,7 +20,7 @@ import msgspec
 
 from base.errors import RemoteProtocolError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MESSAGE_LEN_MAX: Final = 64 * 1024 * 1024
 _HEADER: Final = struct.Struct("!I")
 
@@ -36,12 +36,21 @@ class Peer(msgspec.Struct, frozen=True, tag=False):
 
 
 class Connection(msgspec.Struct, frozen=True, tag=False):
-    """An established link to a neighbour that datagrams may use.
+    """A link to a neighbour that datagrams may use.
 
-    ``addr`` is dotted IPv4 and ``port`` the UDP port. ``uid`` is the connection UID that heartbeats
-    carry. ``mtu`` is the overlay MTU (largest inner IP packet, bytes) that control wants at the
-    start, 0 for "let the router ask the kernel". ``stack_frag`` says that the underlay is known to
-    carry IP fragments.
+    ``addr`` is dotted IPv4 and ``port`` the UDP port; "" and 0 when the neighbour dialled and its
+    address is to be learned from its first heartbeat. ``uid`` is the connection UID that heartbeats
+    carry, ``outbound`` whether we dialled. ``mtu`` is the overlay MTU (largest inner IP packet,
+    bytes) that control wants at most, 0 for "let the router find out". ``stack_frag`` says that the
+    underlay is known to carry IP fragments.
+
+    ``conn`` is control's number of the mesh connection; another number is another connection, with
+    a life of its own. 0 is a static link: in use at once, without heartbeats. ``established`` and
+    ``acked`` tell a router that took over a connection in clear how far its life had got: the
+    neighbour has acknowledged our heartbeat, and we have acknowledged one of its.
+
+    ``cipher`` is a label of :class:`crypto.ciphers.Cipher` ("none", "secretbox", "aes-256-gcm") and
+    ``key`` the 32 bytes for it, or none; the key is not shown by ``repr``.
     """
 
     peer: NameBytes
@@ -51,6 +60,15 @@ class Connection(msgspec.Struct, frozen=True, tag=False):
     outbound: bool = True
     mtu: int = 0
     stack_frag: bool = False
+    conn: int = 0
+    established: bool = False
+    acked: bool = False
+    cipher: str = "none"
+    key: bytes = b""
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__[:-1])
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class UnicastRoute(msgspec.Struct, frozen=True, tag=False):
@@ -68,7 +86,10 @@ class BroadcastRoute(msgspec.Struct, frozen=True, tag=False):
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
-    """Everything the router needs; replaces all it had. ``seq`` is the number of this state."""
+    """Everything the router needs; replaces all it had. ``seq`` is the number of this state.
+
+    ``sealed`` says that neighbours to come may be encrypted, so that MTUs leave room for it.
+    """
 
     seq: int
     name: NameBytes
@@ -77,6 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     connections: tuple[Connection, ...] = ()
     unicast: tuple[UnicastRoute, ...] = ()
     broadcast: tuple[BroadcastRoute, ...] = ()
+    sealed: bool = False
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
@@ -124,17 +146,39 @@ class PathMtuChanged(msgspec.Struct, frozen=True, tag="pmtu"):
     pmtu_bytes: int
 
 
-class SpecialFrameSeen(msgspec.Struct, frozen=True, tag="special"):
-    """A special frame from neighbour ``peer`` (spec: sleeve 6).
+class OverlayMessage(msgspec.Struct, frozen=True, tag="overlay"):
+    """A control message of the sleeve side of a mesh connection (spec: sleeve 6.1).
 
-    ``kind`` is "heartbeat", "frag-test" or "pmtu"; ``uid`` the heartbeat's connection UID;
-    ``frame_len`` the frame's bytes; ``addr`` and ``port`` the datagram's source.
+    Down: what the neighbour said over TCP. Up: what is to be said to it. ``kind`` is the sub-tag
+    (1 heartbeat received, 2 fragments received, 3 path MTU verified), ``data`` what follows it.
     """
 
     peer: NameBytes
-    kind: str
-    uid: int
-    frame_len: int
+    conn: int
+    kind: int
+    data: bytes = b""
+
+
+class OverlayEstablished(msgspec.Struct, frozen=True, tag="established"):
+    """The neighbour has acknowledged our heartbeat: frames may take this connection."""
+
+    peer: NameBytes
+    conn: int
+
+
+class OverlayFailed(msgspec.Struct, frozen=True, tag="failed"):
+    """Datagrams don't get through on this connection: control closes it and shows ``reason``."""
+
+    peer: NameBytes
+    conn: int
+    reason: str
+
+
+class RemoteAddress(msgspec.Struct, frozen=True, tag="address"):
+    """A heartbeat showed where the neighbour's datagrams come from, at first or after a change."""
+
+    peer: NameBytes
+    conn: int
     addr: str
     port: int
 
@@ -156,7 +200,15 @@ class RouterReady(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class ForwarderReport(msgspec.Struct, frozen=True, tag=False):
-    """One neighbour's datagram side. Counts are since the router's start."""
+    """One neighbour's datagram side. Counts are since the connection's start.
+
+    ``state`` is "static", "waiting" (its address is not known yet), "pending" (our heartbeats are
+    not acknowledged yet), "established" or "failed". ``pmtu_bytes`` is the underlay's path MTU as
+    far as it is known, 0 if not. ``rtt_us`` is the time from a probe datagram to its answer over
+    TCP, median of the last few, 0 before the first. ``degraded`` says in words what is worse than
+    it could be ("" if nothing): no heartbeats for a while, fragments lost, a narrower path than the
+    kernel believes in.
+    """
 
     peer: NameBytes
     nick: str
@@ -168,6 +220,14 @@ class ForwarderReport(msgspec.Struct, frozen=True, tag=False):
     rx_frames: int
     rx_datagrams: int
     rx_bytes: int
+    conn: int = 0
+    state: str = "static"
+    cipher: str = "none"
+    pmtu_bytes: int = 0
+    rtt_us: int = 0
+    stack_frag: bool = False
+    heard_ago_s: float = -1.0
+    degraded: str = ""
 
 
 class MacReport(msgspec.Struct, frozen=True, tag=False):
@@ -195,12 +255,15 @@ class RouterReport(msgspec.Struct, frozen=True, tag="report"):
     macs_total: int = 0
 
 
-ToRouter = Snapshot | Delta | ReportRequest
+ToRouter = Snapshot | Delta | ReportRequest | OverlayMessage
 ToControl = (
     RouterHello
     | NeedSnapshot
     | PathMtuChanged
-    | SpecialFrameSeen
+    | OverlayMessage
+    | OverlayEstablished
+    | OverlayFailed
+    | RemoteAddress
     | BridgeRepaired
     | RouterReady
     | RouterReport
@@ -209,6 +272,8 @@ ToControl = (
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_router: Final = msgspec.msgpack.Decoder(ToRouter)
 _to_control: Final = msgspec.msgpack.Decoder(ToControl)
+#: What msgspec raises: its own errors, and for text that is not UTF-8 or nests too deeply others.
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def encode(message: ToRouter | ToControl) -> bytes:
@@ -252,7 +317,7 @@ def decode_for_router(body: bytes) -> ToRouter:
     """
     try:
         message: ToRouter = _to_router.decode(body)
-    except msgspec.MsgspecError as err:
+    except _UNREADABLE as err:
         raise RemoteProtocolError(f"control link: {err}") from err
     return message
 
@@ -265,6 +330,6 @@ def decode_for_control(body: bytes) -> ToControl:
     """
     try:
         message: ToControl = _to_control.decode(body)
-    except msgspec.MsgspecError as err:
+    except _UNREADABLE as err:
         raise RemoteProtocolError(f"control link: {err}") from err
     return message

@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import ByteStream, SocketListener, TaskStatus
 from anyio.streams.memory import MemoryObjectSendStream
 
-from base.ipc import BridgeRepaired, PathMtuChanged, RouterReport, Snapshot
+from base.ipc import BridgeRepaired, OverlayMessage, PathMtuChanged, RouterReport, Snapshot
 from base.log import kv
 from control.link_core import (
     Action,
@@ -23,7 +23,9 @@ from control.link_core import (
     Close,
     Happened,
     LinkCore,
+    OverlayNews,
     ReportArrived,
+    RouterJoined,
     RouterLost,
     Send,
 )
@@ -53,9 +55,15 @@ class _Waiter:
 class LinkServer:
     """Serves routers on one listener. Use from one event loop."""
 
-    def __init__(self, snapshot: Snapshot, on_readiness: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        on_readiness: Callable[[bool], None],
+        on_news: Callable[[RouterJoined | OverlayNews], None] | None = None,
+    ) -> None:
         self._core = LinkCore(snapshot)
         self._on_readiness = on_readiness
+        self._on_news = on_news
         self._connections: dict[int, _Connection] = {}
         self._waiters: dict[int, _Waiter] = {}
 
@@ -84,6 +92,10 @@ class LinkServer:
         before = self._core.snapshot
         self._carry_out(self._core.replace(state))
         return self._core.snapshot is not before
+
+    def tell(self, message: OverlayMessage) -> None:
+        """Pass on to the router what a neighbour said over TCP."""
+        self._carry_out(self._core.tell(message))
 
     async def request_report(self, macs_max: int = 10_000, timeout_s: float = 2.0) -> RouterReport:
         """The router's own report.
@@ -145,6 +157,9 @@ class LinkServer:
                         ),
                     )
                     self._on_readiness(True)
+                case RouterJoined() | OverlayNews():
+                    if self._on_news is not None:
+                        self._on_news(action)
                 case RouterLost(pid, was_ready):
                     self._lost(pid, was_ready)
                 case ReportArrived(report):
@@ -193,15 +208,13 @@ async def _write_all(
         scope.cancel()
 
 
-def _log_event(event: object, *, started: bool) -> None:
+def _log_event(event: BridgeRepaired | PathMtuChanged, *, started: bool) -> None:
     """Quiet while the router starts: if that fails, its one line is what people should read."""
     if isinstance(event, BridgeRepaired):
         log.warning("bridge repaired", extra=kv(reason=event.what, repairs=event.repairs))
-    elif isinstance(event, PathMtuChanged):
+    else:
         log.log(
             logging.INFO if started else logging.DEBUG,
             "path MTU changed",
             extra=kv(peer=event.peer.hex(":"), mtu=event.mtu, pmtu_bytes=event.pmtu_bytes),
         )
-    else:
-        log.debug("special frame seen", extra=kv(event=event))

@@ -19,15 +19,19 @@ from base.errors import RemoteProtocolError
 from base.ipc import (
     SCHEMA_VERSION,
     BridgeRepaired,
+    BroadcastRoute,
     MessageReader,
     NeedSnapshot,
+    OverlayEstablished,
+    OverlayFailed,
+    OverlayMessage,
     PathMtuChanged,
+    RemoteAddress,
     ReportRequest,
     RouterHello,
     RouterReady,
     RouterReport,
     Snapshot,
-    SpecialFrameSeen,
     decode_for_control,
     encode,
 )
@@ -68,10 +72,25 @@ class RouterLost:
 
 
 @dataclass(slots=True, frozen=True)
+class RouterJoined:
+    """A router said hello; ``fresh``: another process than the one before, which knew nothing."""
+
+    pid: int
+    fresh: bool
+
+
+@dataclass(slots=True, frozen=True)
 class Happened:
     """An event of the router worth a log line."""
 
-    event: BridgeRepaired | PathMtuChanged | SpecialFrameSeen
+    event: BridgeRepaired | PathMtuChanged
+
+
+@dataclass(slots=True, frozen=True)
+class OverlayNews:
+    """What the router says of a mesh connection's sleeve side."""
+
+    event: OverlayMessage | OverlayEstablished | OverlayFailed | RemoteAddress
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +100,9 @@ class ReportArrived:
     report: RouterReport
 
 
-Action = Send | Close | BecameReady | RouterLost | Happened | ReportArrived
+Action = (
+    Send | Close | RouterJoined | BecameReady | RouterLost | Happened | OverlayNews | ReportArrived
+)
 
 
 @dataclass(slots=True)
@@ -101,6 +122,7 @@ class LinkCore:
         self._next_session = 1
         self._next_report = 1
         self._router: int | None = None
+        self._instance: int | None = None
 
     # What is known of the router -----------------------------------------------------------------
 
@@ -176,7 +198,9 @@ class LinkCore:
             return [ReportArrived(message)]
         if isinstance(message, PathMtuChanged):
             state.path_mtus[message.peer] = message
-        return [Happened(message)]
+        if isinstance(message, BridgeRepaired | PathMtuChanged):
+            return [Happened(message)]
+        return [OverlayNews(message)]
 
     def _handle_hello(self, session: int, state: _Session, hello: RouterHello) -> list[Action]:
         if state.hello is not None:
@@ -193,7 +217,12 @@ class LinkCore:
             actions += [Close(old, f"replaced by router with pid {hello.pid}"), *self.closed(old)]
         state.hello = hello
         self._router = session
-        return [*actions, Send(session, encode(self.snapshot))]
+        fresh = hello.instance != self._instance
+        if fresh and self._instance is not None:
+            # an earlier router has used these keys from number 0 on; nobody may do that again
+            self.snapshot = without_keys(self.snapshot)
+        self._instance = hello.instance
+        return [*actions, Send(session, encode(self.snapshot)), RouterJoined(hello.pid, fresh)]
 
     # Commands ------------------------------------------------------------------------------------
 
@@ -221,5 +250,25 @@ class LinkCore:
         self._next_report += 1
         return ident, self._to_router(encode(ReportRequest(ident, macs_max)))
 
+    def tell(self, message: OverlayMessage) -> list[Action]:
+        """Pass on what a neighbour said; lost when no router is connected."""
+        return self._to_router(encode(message))
+
     def _to_router(self, data: bytes) -> list[Action]:
         return [] if self._router is None else [Send(self._router, data)]
+
+
+def without_keys(state: Snapshot) -> Snapshot:
+    """The state less its encrypted connections and all that leads over them; a new number."""
+    kept = tuple(each for each in state.connections if not each.key)
+    names = {each.peer for each in kept}
+    return msgspec.structs.replace(
+        state,
+        seq=state.seq + 1,
+        connections=kept,
+        unicast=tuple(route for route in state.unicast if route.via in names),
+        broadcast=tuple(
+            BroadcastRoute(route.src, tuple(via for via in route.via if via in names))
+            for route in state.broadcast
+        ),
+    )

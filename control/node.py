@@ -1,11 +1,79 @@
-"""What the API shows of a node: a frozen picture, gathered by the daemon, rendered elsewhere."""
+"""What the API shows of a node: a frozen picture, gathered by the daemon, rendered elsewhere.
+
+:class:`Membership` says the same of a node in the mesh and of one with a peers file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from base.ipc import ForwarderReport, PathMtuChanged, RouterReady, RouterReport, Snapshot
-from control.static_peers import PeerTable
+from base.names import PeerName
+
+
+@dataclass(slots=True, frozen=True)
+class LinkView:
+    """A connection as the peer at one of its ends reports it; ``name`` is the other end."""
+
+    name: PeerName
+    nick: str
+    address: str
+    outbound: bool
+    established: bool
+
+
+@dataclass(slots=True, frozen=True)
+class PeerView:
+    """A router and its connections. Numbers are None for a peer of a peers file."""
+
+    name: PeerName
+    nick: str
+    uid: int | None = None
+    short_id: int | None = None
+    version: int | None = None
+    connections: tuple[LinkView, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class ConnectionView:
+    """One of our connections, or (``peer`` None) an address that we are not connected at.
+
+    ``state`` is "established" or "pending"; for addresses "connecting" (first attempt), "retrying"
+    (attempt under way after a failure), "failed" (waits after one) or "waiting" (for its first).
+    ``sealed`` says whether datagrams are encrypted, None without a password. ``retry_in_s`` None
+    with state "failed" means never. Overlay MTU, cipher, RTT and what is degraded are the router's
+    to say: NodeView.forwarder.
+    """
+
+    address: str
+    outbound: bool
+    state: str
+    peer: PeerName | None = None
+    nick: str = ""
+    overlay: str = "sleeve"
+    sealed: bool | None = None
+    error: str | None = None
+    retry_in_s: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Membership:
+    """Who is in the network and how we are linked.
+
+    ``protocol`` holds the lowest and highest version spoken, None with a peers file. ``targets``
+    are the user's peers as given. ``terminations`` counts connections that ended. ``warnings`` are
+    sentences that an operator should read, such as that there is no password.
+    """
+
+    protocol: tuple[int, int] | None
+    encryption: bool
+    discovery: bool
+    targets: tuple[str, ...]
+    peers: tuple[PeerView, ...]
+    connections: tuple[ConnectionView, ...]
+    trusted_subnets: tuple[str, ...] = ()
+    terminations: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,7 +88,7 @@ class NodeView:
     port: int
     control_pid: int
     router_pid: int | None
-    table: PeerTable
+    membership: Membership
     snapshot: Snapshot
     ready: RouterReady | None
     path_mtus: dict[bytes, PathMtuChanged]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ MTU_MIN: Final = 552
 MTU_MAX: Final = 65535
 PEERS_MAX: Final = 65000  # the data path numbers peers in 16 bits
 
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _TOP_KEYS: Final = ("peer", "link", "mtu")
 _PEER_KEYS: Final = ("name", "nickname", "address")
 _LINK_KEYS: Final = ("between", "mtu")
@@ -101,6 +103,12 @@ def parse(text: str, file: str = "peers.toml") -> PeerTable:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
         raise ConfigError(_syntax_error(file, str(err), text)) from err
+    except ValueError as err:  # int() on thousands of digits, so their line is the longest
+        lengths = [len(line) for line in text.splitlines()]
+        line = 1 + lengths.index(max(lengths))
+        raise ConfigError(f"{file}:{line}: a number is too long; mend this line") from err
+    except RecursionError as err:
+        raise ConfigError(f"{file}:1: nested too deeply; is it the right file?") from err
     return _Reader(file, LineIndex(text)).table(document)
 
 
@@ -292,7 +300,7 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ConfigError(f'address "{text}" is no host\'s address; give that of an interface')
     if not colon:
         return str(address), DEFAULT_PORT
-    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
+    if not (_PORT.fullmatch(port_text) and 1 <= int(port_text) <= 65535):
         raise ConfigError(f'address "{text}": the port is no number; write one from 1 to 65535')
     return str(address), int(port_text)
 

@@ -38,6 +38,7 @@ from control.child import Child
 EXIT_USER_ERROR: Final = 1
 STOP_GRACE_S: Final = 5.0
 _ROUTER_VARIABLE: Final = "X_WEFT_ROUTER"
+_CONTROL_ONLY: Final = ("WEAVE_PASSWORD", "CREDENTIALS_DIRECTORY")
 _MANAGER_VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS")
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ class Supervisor:
 
     async def _keep_router(self, environ: Mapping[str, str]) -> None:
         await self._control_ready.wait()
-        await self._keep(self._router, environ)
+        # keys come over the link; the password is none of its business
+        public = {key: value for key, value in environ.items() if key not in _CONTROL_ONLY}
+        await self._keep(self._router, public)
 
     async def _keep(self, slot: _Slot, environ: Mapping[str, str]) -> None:
         """Run the slot's command again and again, until cancelled or it refuses to start."""

@@ -41,6 +41,14 @@ class Cipher(IntEnum):
         """Its name on the wire and in reports."""
         return _LABELS[self]
 
+    @classmethod
+    def of_label(cls, label: str) -> Cipher:
+        """The reverse of :attr:`label`. Raises ValueError for any other text."""
+        for cipher in cls:
+            if cipher.label == label:
+                return cipher
+        raise ValueError(f'"{label}" is no cipher')
+
     @property
     def overhead(self) -> int:
         """Bytes around an inner IP packet, outer IP header to inner Ethernet (spec: sleeve 9.1)."""

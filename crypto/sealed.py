@@ -1,9 +1,8 @@
-"""The box of an encrypted deployment: each neighbour's datagrams under the key it has.
+"""The box that seals and opens: each neighbour's datagrams under the key it has.
 
 One box serves all neighbours, whatever their ciphers: keys live with the datapath's forwarders
-(:func:`set_key`), and a neighbour without a key (both sides trust each other's subnet) is left in
-clear. It takes :class:`crypto.plain.PlainBox`'s place in the pipeline. Any number of threads may
-use it, each on batches of its own.
+(:func:`set_key`), and a neighbour without a key is left in clear: there is no password, or both
+sides trust each other's subnet. Any number of threads may use it, each on batches of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from native.datapath import Batch, Datapath
 
 class SealedBox:
     """Seals and opens whole batches, one C call each."""
-
-    #: Bytes around an inner IP packet for an encrypted neighbour (spec: sleeve 9.1).
-    overhead: int = lib.WN_OVERHEAD_ENCRYPTED
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath

@@ -1,8 +1,8 @@
 """Sleeve datagrams taken apart, written only from the wire specification.
 
 Deliberately shares no code with the router: tests use it as an independent reader, the demo shows
-with it what a frame looks like on its way. Plain datagrams only; an encrypted one decodes as an
-error.
+with it what a frame looks like on its way. Of an encrypted one only the outside can be told, by
+:meth:`Datagram.describe_sealed`: read as a plain one it has an error or senseless records.
 
     Ethernet | IPv4 | UDP | sender (6) | records ...
     record:  source peer (6) | destination peer (6) | length L (2) | Ethernet frame (L)
@@ -24,6 +24,8 @@ from lab import frames
 SLEEVE_PORT = 6783
 NAME_LEN = 6
 RECORD_HEADER_LEN = 14
+#: Sender, DF bit and sequence number (8), tag (16).
+SEALED_HEADER_LEN = NAME_LEN + 8 + 16
 _HEARTBEAT_LEN = 22
 _FRAGMENT_TEST_LEN = 60001
 
@@ -76,6 +78,18 @@ class Datagram:
     sender: str
     records: tuple[Record, ...]
     error: str | None
+    payload: bytes
+
+    def describe_sealed(self) -> list[str]:
+        """Lines for people, if it is encrypted: name, number, tag, and how much cannot be read."""
+        field = int.from_bytes(self.payload[NAME_LEN : NAME_LEN + 8])
+        channel = "DF" if field >> 63 else "non-DF"
+        tag = self.payload[NAME_LEN + 8 : SEALED_HEADER_LEN]
+        return [
+            *self.describe()[:2],
+            f"sleeve from neighbour {self.sender}, {channel} channel, number {field & ~(1 << 63)}",
+            f"  tag {tag.hex()}, {len(self.payload) - SEALED_HEADER_LEN} bytes of ciphertext",
+        ]
 
     def describe(self) -> list[str]:
         """Lines for people: the outer headers, then a line for each record."""
@@ -198,6 +212,7 @@ class Decoder:
             sender=sender,
             records=records,
             error=error,
+            payload=udp[8:udp_len],
         )
 
 

@@ -19,8 +19,9 @@ from lab.plan import TOPOLOGIES
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="weft demo",
-        description="Start routers in network namespaces of this machine, measure between their "
-        "containers, show what travels between them, and remove everything again. Needs root.",
+        description="Start routers in network namespaces of this machine, let them find each other "
+        "from one target each, measure between their containers, show what travels between them, "
+        "and remove everything again. Needs root.",
     )
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="hosts (default 3)")
     parser.add_argument(
@@ -29,6 +30,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=int, default=1, metavar="S", help="length of each test (default 1)"
     )
+    parser.add_argument("--encrypted", action="store_true", help="with a password, made up for it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     return parser.parse_args(argv)
 
@@ -40,10 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lab import demo_run  # slow to import, and Ctrl-C must be quiet from the start
 
         return demo_run.main(
-            nodes=options.nodes,
-            topology=options.topology,
-            seconds=options.seconds,
-            as_json=options.json,
+            demo_run.Options(
+                nodes=options.nodes,
+                topology=options.topology,
+                seconds=options.seconds,
+                encrypted=options.encrypted,
+                as_json=options.json,
+            )
         )
     except WeftError as err:
         print(f"weft demo: {err}", file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -13,7 +15,7 @@ import msgspec
 from base.errors import ConfigError, WeftError
 from lab import demo_view, frames, plan, preflight
 from lab.container import Container
-from lab.decode import Decoder
+from lab.decode import RECORD_HEADER_LEN, SEALED_HEADER_LEN, Decoder
 from lab.lab import Lab
 from lab.process import CommandError
 
@@ -21,6 +23,7 @@ _PINGS = 40
 _PING_INTERVAL_S = 0.005
 _MARK_BYTES = 777  # payload of the followed ping: nothing else here has that length
 _HEADERS_BYTES = 14 + 20 + 8
+_SEALED_BYTES = SEALED_HEADER_LEN + RECORD_HEADER_LEN + _HEADERS_BYTES + _MARK_BYTES
 
 
 class PairResult(msgspec.Struct, frozen=True):
@@ -73,22 +76,33 @@ class Findings(msgspec.Struct, frozen=True):
 Step = Callable[[str], None]
 
 
-def main(*, nodes: int, topology: str, seconds: int, as_json: bool) -> int:
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What the user wants to see; ``seconds`` is the length of each test."""
+
+    nodes: int
+    topology: str
+    seconds: int
+    encrypted: bool
+    as_json: bool
+
+
+def main(options: Options) -> int:
     """Run it and print; the exit code.
 
     Raises:
         WeftError: it cannot run here, or the nodes do not come up.
     """
-    plan.check(nodes, topology)
-    if nodes < 2:
-        raise ConfigError(f"--nodes {nodes}: a demo needs at least 2")
-    if seconds < 1:
-        raise ConfigError(f"--seconds {seconds}: give at least 1")
+    plan.check(options.nodes, options.topology)
+    if options.nodes < 2:
+        raise ConfigError(f"--nodes {options.nodes}: a demo needs at least 2")
+    if options.seconds < 1:
+        raise ConfigError(f"--seconds {options.seconds}: give at least 1")
     preflight.check((*preflight.ALWAYS, "iperf3"))
-    return anyio.run(_until_signal, nodes, topology, seconds, as_json)
+    return anyio.run(_until_signal, options)
 
 
-async def _until_signal(nodes: int, topology: str, seconds: int, as_json: bool) -> int:
+async def _until_signal(options: Options) -> int:
     """Run the demo; a signal cancels it, which takes the lab down in order."""
     caught = 0
     failed: WeftError | None = None
@@ -108,7 +122,7 @@ async def _until_signal(nodes: int, topology: str, seconds: int, as_json: bool) 
 
         await group.start(watch)
         try:
-            findings = await _run(nodes, topology, seconds)
+            findings = await _run(options)
         except WeftError as err:  # raised below, outside the group that would wrap it
             failed = err
         group.cancel_scope.cancel()
@@ -119,22 +133,24 @@ async def _until_signal(nodes: int, topology: str, seconds: int, as_json: bool) 
     assert findings is not None
     for error in findings.errors:
         demo_view.complain(error)
-    if as_json:
+    if options.as_json:
         print(msgspec.json.encode(findings.summary).decode(), flush=True)
     else:
         demo_view.show(findings)
     return 0 if all(pair.ok for pair in findings.summary.pairs) else 1
 
 
-async def _run(nodes: int, topology: str, seconds: int) -> Findings:
+async def _run(options: Options) -> Findings:
+    nodes, seconds = options.nodes, options.seconds
+    password = secrets.token_urlsafe(24) if options.encrypted else None
     tests = nodes * (nodes - 1)
     errors: list[str] = []
     with demo_view.progress(total=tests + 4) as step:
         step(f"build {nodes} hosts")
-        async with Lab(nodes, topology) as lab:
+        async with Lab(nodes, options.topology) as lab:
             raw_ends = lab.raw_pair()
             step("start the routers")
-            await lab.start_weft(connect_timeout_s=None)
+            await lab.start_weft(mesh=True, password=password, connect_timeout_s=None)
             try:
                 await lab.wait_connected()
             except CommandError as err:
@@ -148,10 +164,10 @@ async def _run(nodes: int, topology: str, seconds: int) -> Findings:
             if errors:
                 errors += [f"{host.name}: {line}" for host in lab.hosts for line in host.alarms()]
             step("follow one frame")
-            way = await follow(lab, lab.containers[0], _far_end(lab))
+            way = await follow(lab, lab.containers[0], _far_end(lab), encrypted=options.encrypted)
             reports = {host.name: await host.report() for host in lab.hosts}
             step("remove everything")
-    summary = Summary(tuple(pairs), raw, nodes, encrypted=False, topology=lab.topology)
+    summary = Summary(tuple(pairs), raw, nodes, options.encrypted, lab.topology)
     return Findings(summary, way, reports, tuple(errors))
 
 
@@ -210,8 +226,13 @@ async def measure_pair(
     )
 
 
-async def follow(lab: Lab, one: Container, other: Container) -> tuple[Hop, ...]:
-    """Send one marked ping and return the places where its request was seen, in order of time."""
+async def follow(
+    lab: Lab, one: Container, other: Container, *, encrypted: bool = False
+) -> tuple[Hop, ...]:
+    """Send one marked ping and return the places where its request was seen, in order of time.
+
+    An encrypted datagram is known by its length, and by its way: the answer goes the other.
+    """
     places = [(node, node.interface) for node in (one, other)]
     captures = [node.capture(interface) for node, interface in places]
     uplinks = [host.capture() for host in lab.hosts]
@@ -233,15 +254,24 @@ async def follow(lab: Lab, one: Container, other: Container) -> tuple[Hop, ...]:
                 datagram = decoder.feed(packet.data)
                 if datagram is None or not packet.outgoing:
                     continue
-                if any(_is_marked(record.frame, one, other) for record in datagram.records):
+                if encrypted:
+                    marked = len(datagram.payload) == _SEALED_BYTES
+                    outside = datagram.describe_sealed() if marked else []
+                else:
+                    marked = any(_is_marked(each.frame, one, other) for each in datagram.records)
+                    outside = datagram.describe()
+                if marked:
                     place = f"underlay {host.name} → {by_address[datagram.destination]}"
-                    told = tuple(_with_nicks(line, nicks) for line in datagram.describe())
-                    hop = Hop(place, told, packet.data)
-                    seen.append((packet.time_ns, hop))
+                    told = tuple(_with_nicks(line, nicks) for line in outside)
+                    seen.append((packet.time_ns, Hop(place, told, packet.data)))
     finally:
         for capture in (*captures, *uplinks):
             capture.close()
-    return tuple(hop for _, hop in sorted(seen, key=lambda item: item[0]))
+    way = [hop for _, hop in sorted(seen, key=lambda item: item[0])]
+    if encrypted:  # the answer has the same length, and comes when the request has arrived
+        arrival = next((at for at, hop in enumerate(way) if hop.place.startswith("reaches")), -1)
+        way = way[: arrival + 1]
+    return tuple(way)
 
 
 def _with_nicks(line: str, nicks: dict[str, str]) -> str:

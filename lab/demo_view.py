@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 120
 _DUMP_BYTES = 80
-_ETHERNET, _IPV4, _UDP, _NAME, _RECORD = 14, 20, 8, 6, 14
+Parts = tuple[tuple[str, int], ...]
+_OUTER: Parts = (("Ethernet", 14), ("IPv4", 20), ("UDP", 8), ("sender", 6))
+_PLAIN_PARTS: Parts = (
+    *_OUTER,
+    ("source peer", 6),
+    ("dest. peer", 6),
+    ("frame length", 2),
+    ("frame", 0),
+)
+_SEALED_PARTS: Parts = (*_OUTER, ("DF, number", 8), ("tag", 16), ("ciphertext", 0))
 
 
 def complain(text: str) -> None:
@@ -60,11 +69,13 @@ def show(findings: Findings) -> None:
         console = Console(highlight=False, width=_PIPE_WIDTH)
     summary = findings.summary
     console.print(
-        f"\n[bold]{summary.nodes} nodes, {summary.topology}, not encrypted[/]; "
+        f"\n[bold]{summary.nodes} nodes, {summary.topology}, "
+        f"{'encrypted' if summary.encrypted else 'not encrypted'}[/]; "
         "every router, container and iperf3 shares this machine's cores"
     )
     console.print(_pairs_table(summary.pairs, summary.raw))
-    _show_way(console, findings.way)
+    console.print(_links_table(findings.reports))
+    _show_way(console, findings.way, encrypted=summary.encrypted)
     console.print(_fdb_table(findings.reports))
     console.print(_counter_table(findings.reports))
 
@@ -101,7 +112,29 @@ def _ratio(value: float | None, of: float) -> str:
     return "–" if value is None or not of else f"{value / of:.2f}"
 
 
-def _show_way(console: Console, way: tuple[Hop, ...]) -> None:
+def _links_table(reports: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="Connections", title_justify="left")
+    for heading in ("node", "peer", "state", "overlay", "cipher"):
+        table.add_column(heading)
+    for heading in ("MTU", "RTT ms"):
+        table.add_column(heading, justify="right")
+    table.add_column("degraded")
+    for node, report in reports.items():
+        for link in report["Forwarders"]:
+            table.add_row(
+                node,
+                link["NickName"],
+                link["State"],
+                "sleeve",
+                link["Cipher"],
+                str(link["MTU"]),
+                _number(link["RTTMilliseconds"], 1),
+                link["Degraded"] or "",
+            )
+    return table
+
+
+def _show_way(console: Console, way: tuple[Hop, ...], *, encrypted: bool) -> None:
     console.print("\n[bold]A frame's way[/]: one ping request, captured where it passes")
     for number, hop in enumerate(way, 1):
         console.print(f" {number}. [bold]{escape(hop.place)}[/]")
@@ -110,29 +143,22 @@ def _show_way(console: Console, way: tuple[Hop, ...]) -> None:
     datagrams = [hop for hop in way if hop.place.startswith("underlay")]
     if datagrams:
         console.print("\n[bold]The first datagram's bytes[/]")
-        for label, octets in _dump(datagrams[0].data):
+        parts = _SEALED_PARTS if encrypted else _PLAIN_PARTS
+        for label, octets in _dump(datagrams[0].data, parts):
             console.print(f"  {label:<16}{octets}")
     console.print()
 
 
-def _dump(data: bytes) -> Iterator[tuple[str, str]]:
-    """Labelled hex of a datagram's headers and the beginning of its first frame."""
+def _dump(data: bytes, parts: Parts) -> Iterator[tuple[str, str]]:
+    """Labelled hex of a datagram's headers and the beginning of what follows."""
     at = 0
-    parts = (
-        ("Ethernet", _ETHERNET),
-        ("IPv4", _IPV4),
-        ("UDP", _UDP),
-        ("sender", _NAME),
-        ("source peer", _NAME),
-        ("dest. peer", _NAME),
-        ("frame length", _RECORD - 2 * _NAME),
-    )
-    for label, length in parts:
+    *headers, (last, _) = parts
+    for label, length in headers:
         yield label, data[at : at + length].hex(" ")
         at += length
     rest = data[at:]
     for start in range(0, min(len(rest), _DUMP_BYTES), 20):
-        label = "frame" if start == 0 else ""
+        label = last if start == 0 else ""
         more = " …" if start + 20 >= _DUMP_BYTES < len(rest) else ""
         yield label, rest[start : start + 20].hex(" ") + more
 

@@ -82,31 +82,51 @@ class Host(Node):
         fresh.write_text(text)
         fresh.rename(self.run_path / "peers.toml")
 
-    def launch_argv(self, *, mtu: int | Literal["auto"] = "auto") -> list[str]:
-        """The ``weft launch`` command line for this host."""
-        return [
-            *weft_argv(),
-            "launch",
-            "--static",
-            self.peers_path,
-            "--nickname",
-            self.name,
-            "--weave-bridge",
-            BRIDGE,
-            "--control-socket",
-            self.control_socket,
-            "--http-addr",
-            self.http_socket,
-            "--host",
-            self.address,
-            "--mtu",
-            str(mtu),
-        ]
+    @property
+    def state_prefix(self) -> str:
+        """The --db-prefix of this host, valid inside the lab."""
+        return str(self._inside / "weft-")
+
+    def write_password(self, password: str) -> str:
+        """Put the password into a file for its owner alone; the path, valid inside the lab."""
+        path = self.run_path / "password"
+        path.touch(mode=0o600)
+        path.write_text(f"{password}\n")
+        return str(self._inside / "password")
+
+    def launch_argv(
+        self,
+        *,
+        mtu: int | Literal["auto"] = "auto",
+        peers: Sequence[str] | None = None,
+        password: str | None = None,
+    ) -> list[str]:
+        """The ``weft launch`` command line for this host.
+
+        With ``peers``, as few as none, it joins the mesh; else it reads the lab's peers file.
+        """
+        argv = [*weft_argv(), "launch", "--nickname", self.name, "--weave-bridge", BRIDGE]
+        argv += ["--control-socket", self.control_socket, "--http-addr", self.http_socket]
+        argv += ["--host", self.address, "--mtu", str(mtu)]
+        if peers is None:
+            return [*argv, "--static", self.peers_path]
+        argv += ["--name", self.peer_name, "--db-prefix", self.state_prefix]
+        if password is not None:
+            argv += ["--password-file", self.write_password(password)]
+        return [*argv, *peers]
 
     async def start_weft(
-        self, *options: str, mtu: int | Literal["auto"] = "auto", attach: bool = True
+        self,
+        *options: str,
+        mtu: int | Literal["auto"] = "auto",
+        attach: bool = True,
+        peers: Sequence[str] | None = None,
+        password: str | None = None,
+        cipher: str | None = None,
     ) -> None:
         """Start ``weft launch`` with ``options`` added, wait until it is ready, attach containers.
+
+        ``peers`` as in :meth:`launch_argv`. ``cipher`` is the only one that the node offers.
 
         Raises:
             CommandError: it ended, or is not ready in time; the message has what it said.
@@ -118,7 +138,10 @@ class Host(Node):
             ready.setblocking(False)
             environment = weft_environment()
             environment["NOTIFY_SOCKET"] = str(self._inside / "notify.sock")
-            self.weft = self.spawn(*self.launch_argv(mtu=mtu), *options, env=environment)
+            if cipher is not None:
+                environment["WEFT_CIPHERS"] = cipher
+            argv = self.launch_argv(mtu=mtu, peers=peers, password=password)
+            self.weft = self.spawn(*argv, *options, env=environment)
             await self._until_ready(ready, self.weft)
         if attach:
             self.attach()
@@ -209,6 +232,53 @@ class Host(Node):
         """
         text = await self.weft_command("report", "--json", "--http-addr", self.http_socket)
         return msgspec.json.decode(text, type=dict[str, Any])
+
+    async def weft_status(self, part: str = "") -> str:
+        """The status text, or that of a part of it.
+
+        Raises:
+            CommandError: the daemon does not answer.
+        """
+        parts = [part] if part else []
+        return await self.weft_command("status", *parts, "--http-addr", self.http_socket)
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """Connections and targets of the node, as its report has them."""
+        found: list[dict[str, Any]] = (await self.report())["Router"]["Connections"]
+        return found
+
+    async def connect(self, *peers: str, replace: bool = False) -> None:
+        """``weft connect``.
+
+        Raises:
+            CommandError: a peer was refused.
+        """
+        switches = ["--replace"] if replace else []
+        await self.weft_command("connect", "--http-addr", self.http_socket, *switches, *peers)
+
+    async def forget(self, *peers: str) -> None:
+        """``weft forget``.
+
+        Raises:
+            CommandError: it fails.
+        """
+        await self.weft_command("forget", "--http-addr", self.http_socket, *peers)
+
+    async def wait_established(self, count: int, timeout_s: float = 15.0) -> None:
+        """Wait until exactly ``count`` connections are established and nothing else is listed.
+
+        Raises:
+            CommandError: it takes too long; the message has the status.
+        """
+        limit = time.monotonic() + timeout_s
+        while True:
+            states = [each["State"] for each in await self.connections()]
+            if states == ["established"] * count:
+                return
+            if time.monotonic() > limit:
+                status = await self.weft_status("connections")
+                raise CommandError(f"{self.name}: not {count} connections established:\n{status}")
+            await anyio.sleep(0.1)
 
     def set_underlay_mtu(self, mtu: int) -> None:
         """MTU of this host's uplink; the switch port keeps its own."""

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterable
+from itertools import combinations
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -209,19 +211,33 @@ class Lab:
         *options: str,
         mtu: int | Literal["auto"] = "auto",
         connect_timeout_s: float | None = 15.0,
+        mesh: bool = False,
+        password: str | None = None,
+        cipher: str | None = None,
     ) -> None:
         """Start every router, attach all containers, wait until every container reaches all others.
 
+        With ``mesh``, or a password, the hosts get one target each and find the others by
+        themselves (line and ring: their neighbours, and no discovery); else the lab's peers file.
         ``connect_timeout_s`` None skips that last wait.
 
         Raises:
             WeftError: a router does not start, or a container stays unreachable.
         """
         failures: list[WeftError] = []
+        joins = mesh or password is not None
+        switches = ["--no-discovery"] if joins and self.topology != "mesh" else []
 
         async def start(host: Host) -> None:
             try:
-                await host.start_weft(*options, mtu=mtu)
+                await host.start_weft(
+                    *options,
+                    *switches,
+                    mtu=mtu,
+                    peers=self.targets(host) if joins else None,
+                    password=password,
+                    cipher=cipher,
+                )
             except WeftError as err:
                 failures.append(err)
 
@@ -232,6 +248,13 @@ class Lab:
             raise failures[0]
         if connect_timeout_s is not None:
             await self.wait_connected(connect_timeout_s)
+
+    def targets(self, host: Host) -> list[str]:
+        """Addresses that a host is given to connect to, by the lab's topology."""
+        if self.topology == "mesh":
+            return [] if host.index == 1 else [plan.underlay_address(1)]
+        links = plan.links(self.nodes, self.topology)
+        return [plan.underlay_address(one) for one, other in links if other == host.index]
 
     async def wait_connected(self, timeout_s: float = 15.0) -> None:
         """Wait until the first container reaches each other one and back.
@@ -252,6 +275,12 @@ class Lab:
     def partition(self, one: Host, other: Host) -> None:
         """Cut the path between two hosts, both ways."""
         self._cut.add(frozenset({one.port, other.port}))
+        self._apply_faults()
+
+    def split(self, *groups: Iterable[Host]) -> None:
+        """Cut every path between hosts of different groups."""
+        for one, other in combinations([list(group) for group in groups], 2):
+            self._cut |= {frozenset({left.port, right.port}) for left in one for right in other}
         self._apply_faults()
 
     def heal(self, one: Host | None = None, other: Host | None = None) -> None:

@@ -100,6 +100,11 @@ class Connection:
         return self._done is not None and self._done.key is not None
 
     @property
+    def transcript(self) -> bytes:
+        """Digest of the introduction; empty without a password."""
+        return b"" if self._done is None else self._done.transcript
+
+    @property
     def trusted(self) -> bool:
         """Whether both ends trust the path, so that datagrams go in clear."""
         return self.trusts and self.features is not None and self.features.trusted

@@ -370,6 +370,7 @@ class MeshCore:
                 connection.uid,
                 None if connection.trusted else connection.key,
                 connection.encrypted,
+                connection.transcript,
                 connection.overlays,
                 connection.compatible,
                 tuple(features.extra.items()),

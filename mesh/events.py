@@ -32,8 +32,9 @@ class ConnectionAdded:
     """A neighbour is linked to us: its overlay side may start.
 
     ``key`` is the session key for datagrams, None when they go in clear: no password, or both ends
-    trust the path. ``overlays`` are those in common, in order; ``compatible`` that control messages
-    are of the older form. ``features`` are the neighbour's keys that the original does not have.
+    trust the path; ``transcript`` is the digest that other ciphers' keys are derived with, empty
+    without a password. ``overlays`` are those in common, in order; ``compatible`` that control
+    messages are of the older form. ``features`` are the neighbour's keys that are not Weave's.
     """
 
     conn: int
@@ -44,6 +45,7 @@ class ConnectionAdded:
     uid: int
     key: bytes | None = field(repr=False)
     encrypted: bool = False
+    transcript: bytes = b""
     overlays: tuple[str, ...] = ()
     compatible: bool = False
     features: tuple[tuple[str, str], ...] = ()

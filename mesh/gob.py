@@ -387,9 +387,9 @@ class Decoder:
 
 
 def _hashable(key: Any) -> Any:
-    """A map key; structs and arrays become tuples."""
+    """A map key; structs and arrays become tuples. A struct's fields come in its own order."""
     if isinstance(key, dict):
-        return tuple((name, _hashable(value)) for name, value in sorted(key.items()))
+        return tuple((name, _hashable(value)) for name, value in key.items())
     return tuple(_hashable(item) for item in key) if isinstance(key, list) else key
 
 

@@ -16,10 +16,11 @@ truth: mesh specification 3, vectors ``handshake.json`` (error texts are the ori
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
+from crypto.ciphers import transcript
 from crypto.handshake import KEY_LEN, KeyPair, session_key
 from crypto.tcp import TcpOpener, TcpSealer
 from mesh import gob
@@ -53,12 +54,14 @@ class Opener(Protocol):
 class IntroDone:
     """The other end's features, and all that the rest of the connection needs.
 
-    ``key`` is the session key, None without a password. ``frames`` goes on reading where the
-    introduction ended.
+    ``key`` is the session key, None without a password. ``transcript`` is the digest of all that
+    both ends said (:func:`crypto.ciphers.transcript`), empty without a password. ``frames`` goes on
+    reading where the introduction ended.
     """
 
     features: Features
-    key: bytes | None
+    key: bytes | None = field(repr=False)
+    transcript: bytes
     sealer: Sealer
     opener: Opener
     frames: FrameReader
@@ -130,6 +133,8 @@ class Intro:
         self._sealer: Sealer = PlainSealer()
         self._opener: Opener = PlainOpener()
         self._key: bytes | None = None
+        self._their_public = b""
+        self._feature_message = b""
         self._out = bytearray(encode_header(VERSION_MIN, VERSION_MAX))
         self.state = IntroState.HEADER
 
@@ -216,13 +221,15 @@ class Intro:
             raise AssertionError("a key was awaited without a password")
         if their_public == self._keys.public:
             raise RemoteProtocolError("peer reflected our public key")
+        self._their_public = their_public
         self._key = session_key(self._keys.private, their_public, self._password)
         self._sealer = TcpSealer(self._key, self._outbound)
         self._opener = TcpOpener(self._key, self._outbound)
         self._send_features()
 
     def _send_features(self) -> None:
-        self._out += frame(self._sealer.seal(gob.string_map_stream(self._features.to_map())))
+        self._feature_message = gob.string_map_stream(self._features.to_map())
+        self._out += frame(self._sealer.seal(self._feature_message))
         self.state = IntroState.FEATURES
 
     def _read_features(self) -> IntroDone | None:
@@ -236,4 +243,13 @@ class Intro:
         features = Features.from_map(gob.string_map(gob.Decoder(message).next()))
         self._frames.limit = BODY_LEN_MAX
         self.state = IntroState.DONE
-        return IntroDone(features, self._key, self._sealer, self._opener, self._frames)
+        digest = self._transcript(message)
+        return IntroDone(features, self._key, digest, self._sealer, self._opener, self._frames)
+
+    def _transcript(self, their_message: bytes) -> bytes:
+        if self._keys is None:
+            return b""
+        ours, theirs = self._keys.public, self._their_public
+        if self._outbound:
+            return transcript(ours, theirs, self._feature_message, their_message)
+        return transcript(theirs, ours, their_message, self._feature_message)

@@ -8,7 +8,8 @@
 A *direct* peer is one the user gave; its text is its identity, its address was resolved once. With
 discovery every address that another peer is connected at becomes a target as well, until we are
 connected to that peer ourselves. After a failure a target waits between half and one and a half
-times its interval, and the interval grows by half.
+times its interval, and the interval grows by half: up to six minutes when a connection was refused
+or ended, up to six seconds when nobody answered.
 
 Source of truth: mesh specification 7 and 14.
 """
@@ -30,6 +31,8 @@ from mesh.peer import Peer
 INTERVAL_INITIAL_S: Final = 2.0
 INTERVAL_MAX_S: Final = 6 * 60.0
 INTERVAL_FACTOR: Final = 1.5
+#: While nobody answers at an address only SYNs go there, and a healed path must be found soon.
+INTERVAL_UNREACHED_S: Final = 6.0
 RESET_AFTER_S: Final = 60.0
 #: Addresses to dial are what others say; so neither their number nor the dials at once are theirs.
 DISCOVERED_MAX: Final = 4096
@@ -157,7 +160,7 @@ class ConnectionMaker:
         if (target := self.targets.get(addr)) is not None:
             target.state = TargetState.WAITING
             target.last_error = reason
-            self._try_later(target, now)
+            self._try_later(target, now, INTERVAL_UNREACHED_S)
 
     def connected(self, addr: str) -> None:
         """The connection that was dialled at ``addr`` has been added."""
@@ -184,10 +187,10 @@ class ConnectionMaker:
         target.try_after = now
         target.interval_s = INTERVAL_INITIAL_S
 
-    def _try_later(self, target: Target, now: float) -> None:
+    def _try_later(self, target: Target, now: float, most_s: float = INTERVAL_MAX_S) -> None:
         wait_s = target.interval_s / 2 + self._rng.uniform(0, target.interval_s)
         target.try_after = now + wait_s
-        target.interval_s = min(target.interval_s * INTERVAL_FACTOR, INTERVAL_MAX_S)
+        target.interval_s = min(target.interval_s * INTERVAL_FACTOR, most_s)
 
     # --- evaluation ------------------------------------------------------------------------------
 

@@ -31,13 +31,16 @@ from base.log import kv
 from mesh import events
 from mesh.core import MeshCore, MeshOptions
 from mesh.maker import DirectPeer, join_addr, parse_peer_text, split_addr
-from mesh.timers import TokenBucket
+from mesh.timers import RateLimits
 
 log = logging.getLogger(__name__)
 
-ACCEPT_BURST: Final = 20
+#: Of one address; a flood from one place must not keep the others waiting.
+ACCEPT_BURST: Final = 64
 ACCEPT_INTERVAL_S: Final = 0.05
-DIAL_TIMEOUT_S: Final = 60.0
+_SOURCES_MAX: Final = 4096
+#: Three SYNs. The next attempt is not far.
+DIAL_TIMEOUT_S: Final = 5.0
 READ_LEN: Final = 65536
 
 Handler = Callable[[events.Event], None]
@@ -73,6 +76,9 @@ class MeshNode:
         self.port = options.port
         self._host = host
         self._handler = handler
+        #: Connections closed at once because their address had opened too many.
+        self.refused = 0
+        self._limits = RateLimits(ACCEPT_BURST, ACCEPT_INTERVAL_S, _SOURCES_MAX)
         self._links: dict[int, _Link] = {}
         self._rearm = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -85,7 +91,7 @@ class MeshNode:
         """
         try:
             listener = await anyio.create_tcp_listener(
-                local_host=self._host or None, local_port=self.port, reuse_port=False
+                local_host=self._host or "0.0.0.0", local_port=self.port, reuse_port=False
             )
         except OSError as err:
             raise ConfigError(_bind_error(self._host, self.port, err)) from err
@@ -94,9 +100,8 @@ class MeshNode:
             self.port = listener.extra(SocketAttribute.local_port)
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                bucket = TokenBucket(ACCEPT_BURST, ACCEPT_INTERVAL_S, self._clock.now())
                 for one in listener.listeners:
-                    tasks.start_soon(self._accept, one, bucket)
+                    tasks.start_soon(self._accept, one)
                 tasks.start_soon(self._watch_time)
                 self.pump()
                 task_status.started()
@@ -113,9 +118,17 @@ class MeshNode:
                 found.append(await resolve(text))
             except ConfigError as err:
                 errors.append(str(err))
-        self.core.connect(found, self._clock.now(), replace=replace)
-        self.pump()
+        self.add(found, replace=replace)
         return errors
+
+    def add(self, peers: Iterable[DirectPeer], *, replace: bool = False) -> None:
+        """Keep connected to peers that :func:`resolve` has found, with ``replace`` to no others."""
+        self.core.connect(peers, self.now(), replace=replace)
+        self.pump()
+
+    def now(self) -> float:
+        """The time by which the core goes."""
+        return self._clock.now()
 
     def forget(self, texts: Iterable[str]) -> None:
         """Remove direct peers."""
@@ -145,7 +158,7 @@ class MeshNode:
 
     # --- tasks -----------------------------------------------------------------------------------
 
-    async def _accept(self, listener: Any, bucket: TokenBucket) -> None:
+    async def _accept(self, listener: Any) -> None:
         while True:
             try:
                 stream: SocketStream = await listener.accept()
@@ -156,12 +169,15 @@ class MeshNode:
                 continue
             if self._tasks is not None:
                 self._tasks.start_soon(self._serve_inbound, stream)
-            await anyio.sleep(bucket.take(self._clock.now()))
 
     async def _serve_inbound(self, stream: SocketStream) -> None:
         try:
             addr = _remote_addr(stream)
         except (anyio.ClosedResourceError, OSError):
+            await stream.aclose()
+            return
+        if not self._limits.allow(addr.rpartition(":")[0], self.now()):
+            self.refused += 1
             await stream.aclose()
             return
         ident = self.core.accepted(addr, self._clock.now())
@@ -234,25 +250,23 @@ class MeshNode:
 
 
 async def resolve(text: str) -> DirectPeer:
-    """The user's ``host[:port]`` with its address, IPv4 before IPv6.
+    """The user's ``host[:port]`` with its IPv4 address: sleeve runs over IPv4 only.
 
     Raises:
-        ConfigError: malformed, or the name has no address.
+        ConfigError: malformed, or the name has no such address.
     """
     host, port = parse_peer_text(text)
     try:
-        ipaddress.ip_address(host)
-        return DirectPeer(text, host, port)
+        return DirectPeer(text, str(ipaddress.IPv4Address(host)), port)
     except ValueError:
         pass
     try:
-        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = await anyio.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
-        raise ConfigError(f'peer "{text}": cannot resolve "{host}"') from err
-    addresses = sorted(found, key=lambda one: one[0] != socket.AF_INET)
-    if not addresses:
-        raise ConfigError(f'peer "{text}": "{host}" has no address')
-    return DirectPeer(text, str(addresses[0][4][0]), port)
+        raise ConfigError(
+            f'peer "{text}": "{host}" has no IPv4 address; check the name, or give an address'
+        ) from err
+    return DirectPeer(text, str(found[0][4][0]), port)
 
 
 def _remote_addr(stream: SocketStream) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
@@ -53,15 +54,26 @@ class Timers(Generic[_Key]):
             yield key
 
 
-class TokenBucket:
-    """Lets ``capacity`` actions pass at once and one more every ``interval_s``."""
+class RateLimits:
+    """For each source apart: ``burst`` actions at once, and one more every ``interval_s``.
 
-    def __init__(self, capacity: int, interval_s: float, now: float) -> None:
-        self._capacity = capacity
+    Sources beyond ``sources_max`` push out those that were quiet longest; whoever is pushed out
+    starts with a full burst again.
+    """
+
+    def __init__(self, burst: int, interval_s: float, sources_max: int) -> None:
+        self._allowance_s = burst * interval_s
         self._interval_s = interval_s
-        self._full_at = now
+        self._sources_max = sources_max
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def take(self, now: float) -> float:
-        """Take a token: seconds to wait before acting."""
-        self._full_at = max(self._full_at, now) + self._interval_s
-        return max(0.0, self._full_at - now - self._capacity * self._interval_s)
+    def allow(self, source: str, now: float) -> bool:
+        """Count an action of this source; False if it has had too many."""
+        full_at = max(self._full_at.get(source, now), now) + self._interval_s
+        if full_at - now > self._allowance_s + self._interval_s / 2:
+            return False
+        self._full_at[source] = full_at
+        self._full_at.move_to_end(source)
+        if len(self._full_at) > self._sources_max:
+            self._full_at.popitem(last=False)
+        return True

@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from base.counters import Counter
 from base.errors import CaptureError, LocalProtocolError, RemoteProtocolError, WeftError
@@ -26,26 +27,27 @@ from base.ipc import (
     ForwarderReport,
     MacReport,
     NeedSnapshot,
+    OverlayMessage,
     PathMtuChanged,
     Peer,
     ReportRequest,
     RouterReady,
     RouterReport,
     Snapshot,
-    SpecialFrameSeen,
     ToRouter,
 )
 from base.log import kv, setup
 from base.sdnotify import Notifier
 from capture.bridge import BRIDGE_PORT, BridgeLayout, check_foreign
-from crypto.plain import PlainBox
+from crypto.ciphers import Cipher
+from crypto.sealed import SealedBox
 from native import lib
 from native.datapath import Batch, Datapath, Event
 from router.bridge_keeper import BridgeKeeper, open_port
 from router.control_link import ControlLink
 from router.express import Express
-from router.forwarder import overlay_mtu
 from router.intake import CaptureIntake, DatagramIntake
+from router.lives import Life, Lives
 from router.loops import BACKEND, Balancer, IngressThread
 from router.paths import Paths
 from router.peer_table import PeerTable
@@ -53,15 +55,10 @@ from router.pipeline import Pipeline, build_egress, build_ingress
 from router.pump import Pump
 from router.settings import RouterSettings, parse
 from router.stages import PortHolder
-from router.udp import SleeveSocket
+from router.udp import SleeveSocket, path_mtu
+from router.underlay import overlay_mtu, underlay_mtu
 
 log = logging.getLogger(__name__)
-
-_SPECIAL_KINDS = {
-    lib.WN_SPECIAL_HEARTBEAT: "heartbeat",
-    lib.WN_SPECIAL_FRAG_TEST: "frag-test",
-    lib.WN_SPECIAL_PMTU: "pmtu",
-}
 
 
 class Router:
@@ -71,11 +68,17 @@ class Router:
         self._settings = settings
         self._buffer_bytes = settings.buffer_mb * 1024 * 1024
         self._datapath = Datapath()
-        self._box = PlainBox()
+        self._box = SealedBox(self._datapath)
         self._table = PeerTable(self._datapath)
         self._udp = SleeveSocket(settings.host, settings.port, self._buffer_bytes)
-        self._paths = Paths(self._datapath, settings.host, self._box.overhead, self._path_changed)
+        self._paths = Paths(
+            self._datapath, settings.host, lib.WN_OVERHEAD_PLAIN, self._path_changed
+        )
         self._link = ControlLink(settings.control_socket, self._handle)
+        self._lives = Lives(
+            self._datapath, self._table, self._udp, self._box, self._link.emit, self._kernel_mtu
+        )
+        self._sealed = False
         self._first_snapshot = anyio.Event()
         self._keeper: BridgeKeeper | None = None
         self._layout: BridgeLayout | None = None
@@ -97,12 +100,14 @@ class Router:
                 tasks.start_soon(self._link.run)
                 await self._first_snapshot.wait()
                 tasks.start_soon(self._paths.run)
+                tasks.start_soon(self._lives.run)
                 await self._forward()
         finally:
             self._udp.close()
 
     async def _forward(self) -> None:
-        self._layout = self._wanted_layout(_bridge_mac(self._table.name), self._mtu())
+        mtu = await anyio.to_thread.run_sync(self._mtu)
+        self._layout = self._wanted_layout(_bridge_mac(self._table.name), mtu)
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
         holder = PortHolder(port)
         egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
@@ -177,6 +182,8 @@ class Router:
             self._link.emit(self._report(message))
         elif isinstance(message, Snapshot):
             self._apply_snapshot(message)
+        elif isinstance(message, OverlayMessage):
+            self._lives.control(message)
         elif message.seq != self._table.seq + 1:
             self._link.emit(NeedSnapshot(self._table.seq, message.seq))
         else:
@@ -185,7 +192,9 @@ class Router:
     def _apply_snapshot(self, snapshot: Snapshot) -> None:
         renamed = self._table.name not in (b"", snapshot.name)
         changed = self._table.apply_snapshot(snapshot)
+        self._sealed = snapshot.sealed
         self._paths.update(self._table.neighbours, changed)
+        self._lives.update(whole=True)
         log.debug("snapshot in force", extra=kv(seq=snapshot.seq, peers=len(snapshot.peers)))
         self._first_snapshot.set()
         if self._keeper is not None:
@@ -200,7 +209,8 @@ class Router:
             raise RemoteProtocolError("control link: a delta before the first snapshot")
         changed = self._table.apply_delta(delta)
         self._paths.update(self._table.neighbours, changed)
-        log.info("delta in force", extra=kv(seq=delta.seq))
+        self._lives.update(whole=False)
+        log.debug("delta in force", extra=kv(seq=delta.seq))
 
     # ---- what control is told ------------------------------------------------------------------
 
@@ -258,23 +268,25 @@ class Router:
 
     def _forwarder_reports(self) -> list[ForwarderReport]:
         peers = {peer.name: peer for peer in self._table.peers_by_index().values()}
+        now = time.monotonic()
         out = []
         for name, neighbour in self._table.neighbours.items():
             stats = self._datapath.forwarder_stats(neighbour.forwarder)
-            out.append(
-                ForwarderReport(
-                    peer=name,
-                    nick=peers[name].nick,
-                    addr=f"{stats.addr}:{stats.port}",
-                    mtu=stats.mtu,
-                    tx_frames=stats.tx_frames,
-                    tx_datagrams=stats.tx_datagrams,
-                    tx_bytes=stats.tx_bytes,
-                    rx_frames=stats.rx_frames,
-                    rx_datagrams=stats.rx_datagrams,
-                    rx_bytes=stats.rx_bytes,
-                )
+            report = ForwarderReport(
+                peer=name,
+                nick=peers[name].nick,
+                addr=f"{stats.addr}:{stats.port}" if stats.addr else "",
+                mtu=stats.mtu,
+                tx_frames=stats.tx_frames,
+                tx_datagrams=stats.tx_datagrams,
+                tx_bytes=stats.tx_bytes,
+                rx_frames=stats.rx_frames,
+                rx_datagrams=stats.rx_datagrams,
+                rx_bytes=stats.rx_bytes,
+                cipher=neighbour.connection.cipher,
             )
+            life = self._lives.life(name)
+            out.append(report if life is None else _with_life(report, life, now))
         return out
 
     # ---- what the data path noticed --------------------------------------------------------------
@@ -293,7 +305,8 @@ class Router:
     def _noticed(self, events: list[Event]) -> None:
         refused = {event.forwarder for event in events if event.kind == lib.WN_EVENT_PATH_MTU}
         for forwarder in refused:
-            self._paths.refused(forwarder)
+            if not self._lives.refused(forwarder):
+                self._paths.refused(forwarder)
         for event in events:
             if event.kind == lib.WN_EVENT_SPECIAL:
                 self._special(event)
@@ -302,12 +315,8 @@ class Router:
 
     def _special(self, event: Event) -> None:
         name = self._table.neighbour_of_forwarder(event.forwarder)
-        kind = _SPECIAL_KINDS.get(event.special)
-        if name is None or kind is None:
-            return
-        self._link.emit(
-            SpecialFrameSeen(name, kind, event.uid, event.frame_len, event.addr, event.port)
-        )
+        if name is not None:
+            self._lives.special(name, event)
 
     def _capture_failed(self, err: CaptureError) -> None:
         log.warning("capture stopped", extra=kv(err=str(err)))
@@ -322,7 +331,28 @@ class Router:
     def _mtu(self) -> int:
         if self._settings.mtu:
             return self._settings.mtu
-        return overlay_mtu(self._paths.narrowest() or 1500, self._box.overhead)
+        known = self._paths.narrowest()
+        underlay = known or underlay_mtu(self._settings.host, self._settings.bridge)
+        cipher = Cipher.SECRETBOX if self._sealed else Cipher.NONE
+        return overlay_mtu(underlay, cipher.overhead)
+
+    def _kernel_mtu(self, addr: str, port: int) -> int:
+        return path_mtu(addr, port, self._settings.host)
+
+
+def _with_life(report: ForwarderReport, life: Life, now: float) -> ForwarderReport:
+    forwarder = life.forwarder
+    heard_at = forwarder.heard_at
+    return msgspec.structs.replace(
+        report,
+        conn=life.conn,
+        state=forwarder.state.value,
+        pmtu_bytes=forwarder.path.kernel_bytes,
+        rtt_us=round(forwarder.rtt_s * 1e6),
+        stack_frag=forwarder.stack_frag,
+        heard_ago_s=-1.0 if heard_at is None else now - heard_at,
+        degraded=forwarder.degraded(now),
+    )
 
 
 def _nothing() -> None:

@@ -1,6 +1,7 @@
 """Reads the kernel's path MTU for each neighbour and sets the overlay MTU by it.
 
-Shell around :mod:`router.forwarder`. Ref: spec sleeve 9.
+Of static links; those of the mesh have answers, and a life: :mod:`router.lives`. Shell around
+:mod:`router.path_state`. Ref: spec sleeve 9.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from base.ipc import Connection
 from base.log import kv
 from base.names import PeerName
 from native.datapath import Datapath
-from router.forwarder import RECHECK_S, PathState
+from router.path_state import RECHECK_S, PathState
 from router.peer_table import Neighbour
 from router.udp import path_mtu
 
@@ -42,9 +43,10 @@ class Paths:
 
     def update(self, neighbours: dict[bytes, Neighbour], changed: set[bytes]) -> None:
         """The neighbours now; those in ``changed`` are new or have another address."""
-        self._neighbours = neighbours
-        self._states = {k: v for k, v in self._states.items() if k in neighbours}
-        for name in changed:
+        static = {k: v for k, v in neighbours.items() if not v.connection.conn}
+        self._neighbours = static
+        self._states = {k: v for k, v in self._states.items() if k in static}
+        for name in changed & static.keys():
             configured = neighbours[name].connection.mtu
             self._states[name] = PathState(self._overhead, configured)
             self._read(name, force=True)

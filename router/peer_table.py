@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from base.errors import RemoteProtocolError
+from base.errors import CryptoError, RemoteProtocolError
 from base.ipc import BroadcastRoute, Connection, Delta, Peer, Snapshot, UnicastRoute
+from crypto.ciphers import Cipher
+from crypto.sealed import set_key
 from native import lib
 from native.datapath import Datapath, Tables, addr_to_c
 
@@ -85,6 +87,8 @@ class PeerTable:
         self.nick = ""
         #: Number of the state in force; -1: none yet.
         self.seq = -1
+        #: Neighbours whose session key was used before: nothing may be sent to them.
+        self.keys_refused: set[bytes] = set()
 
     @property
     def neighbours(self) -> dict[bytes, Neighbour]:
@@ -166,24 +170,40 @@ class PeerTable:
         for name in known:
             self._peers.assign(name)
         for name in changed:
-            connection = connections[name]
-            self._datapath.set_forwarder(
-                self._forwarders.assign(name),
-                self._peers.of[name],
-                name,
-                connection.addr,
-                connection.port,
-            )
+            self._set_forwarder(name, connections[name])
         self._datapath.swap(self._build(known, connections, unicast, broadcast))
         # numbers are free only now that no table in force names them
         for name in gone_peers:
             self._peers.release(name)
         for name in gone_forwarders:
             self._datapath.clear_forwarder(self._forwarders.release(name))
+            self.keys_refused.discard(name)
         self._known, self._connections = known, connections
         self._unicast, self._broadcast = unicast, broadcast
         self.seq = seq
         return changed
+
+    def _set_forwarder(self, name: bytes, connection: Connection) -> None:
+        before = self._connections.get(name)
+        if before is not None and before.conn == connection.conn != 0:
+            return  # the same connection; where it is now was heard from it
+        index, peer = self._forwarders.assign(name), self._peers.of[name]
+        # no address while the key changes: nothing must leave in clear or under the old one
+        self._datapath.set_forwarder(index, peer, name, "", 0)
+        self.keys_refused.discard(name)
+        cipher = Cipher.of_label(connection.cipher)
+        try:
+            set_key(self._datapath, index, cipher, connection.key, outbound=connection.outbound)
+        except CryptoError:
+            self.keys_refused.add(name)
+            return
+        self._datapath.set_forwarder(index, peer, name, connection.addr, connection.port)
+
+    def set_address(self, name: bytes, addr: str, port: int) -> None:
+        """A neighbour's datagrams come from there."""
+        if name not in self.keys_refused:
+            index, peer = self._forwarders.of[name], self._peers.of[name]
+            self._datapath.set_forwarder(index, peer, name, addr, port)
 
     def _build(
         self,
@@ -237,9 +257,13 @@ def _check(
 def _check_connection(connection: Connection) -> None:
     try:
         addr_to_c(connection.addr)
+        cipher = Cipher.of_label(connection.cipher)
     except ValueError as err:
         raise RemoteProtocolError(f"control link: {err}") from err
-    if not 0 < connection.port <= _PORT_MAX:
+    if len(connection.key) != (0 if cipher is Cipher.NONE else lib.WN_KEY_LEN):
+        raise RemoteProtocolError(f"control link: no key for {cipher.label}")
+    unknown = not connection.addr and connection.conn
+    if not 0 < connection.port <= _PORT_MAX and not unknown:
         raise RemoteProtocolError(f"control link: no UDP port {connection.port}")
     if connection.mtu and not _MTU_MIN <= connection.mtu <= lib.WN_MTU_INITIAL:
         raise RemoteProtocolError(f"control link: no overlay MTU {connection.mtu}")

@@ -1,17 +1,18 @@
-"""The JSON report: the original's keys as far as they apply here, then what this router adds.
+"""The JSON report: the original's keys in its order, then what this router adds.
 
-Added at the top level: Counters, Forwarders, Capture, Loops, MTU, BridgeRepairs, UptimeSeconds,
-Pids, Sequence. Without a router these are empty or null. Source of truth: node specification 11;
-where its keys and the vectors differ (``Dest``), the vectors win.
+Added at the top level: Warnings, Pids, UptimeSeconds, Capture, Loops, MTU, BridgeRepairs, Sequence,
+Counters, Forwarders; in Router: MACsTotal; in each connection: Name to RetryAt. Without a router
+these are empty or null. The pages below ``/status`` take their records from here too. Source of
+truth: node specification 11; where its keys and the vectors differ (``Dest``), the vectors win.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+from collections import Counter
 from typing import Any
 
 from base.counters import COUNTER_NAMES
-from control.api.connections import neighbours, own_connections
+from control.api.connections import own_connections, peer_states, record, rfc3339
 from control.node import NodeView
 
 
@@ -21,8 +22,14 @@ def build(view: NodeView) -> dict[str, Any]:
     return {
         "Ready": view.ready is not None,
         "Version": view.version,
-        "VersionCheck": {"Enabled": False},
+        "VersionCheck": {
+            "Enabled": False,
+            "Success": False,
+            "NewVersion": "",
+            "NextCheckAt": "0001-01-01T00:00:00Z",
+        },
         "Router": _router(view),
+        "Warnings": list(view.membership.warnings),
         "Pids": {"Control": view.control_pid, "Router": view.router_pid},
         "UptimeSeconds": report.uptime_s if report else None,
         "Capture": report.capture if report else None,
@@ -35,26 +42,86 @@ def build(view: NodeView) -> dict[str, Any]:
     }
 
 
-def _counters(counters: dict[str, int]) -> dict[str, int]:
-    """In the order of the native list; names that we do not know come last."""
-    ordered = {name: counters[name] for name in COUNTER_NAMES if name in counters}
-    return ordered | counters
+def summary(view: NodeView) -> dict[str, Any]:
+    """``GET /status`` as a record: what the text says, counts by state."""
+    member, snapshot = view.membership, view.snapshot
+    return {
+        "Ready": view.ready is not None,
+        "Version": view.version,
+        "Router": {
+            **_identity(view),
+            "Name": snapshot.name.hex(":"),
+            "NickName": snapshot.nick,
+            "Targets": len(member.targets),
+            "Connections": Counter(each.state for each in member.connections),
+            "Peers": len(member.peers),
+            "PeerConnections": Counter(peer_states(view)),
+            "TrustedSubnets": list(member.trusted_subnets),
+            "Pid": view.router_pid,
+            "Bridge": view.ready.bridge if view.ready else None,
+            "Interface": view.ready.interface if view.ready else None,
+        },
+        "Warnings": list(member.warnings),
+    }
+
+
+def connections(view: NodeView) -> list[dict[str, Any]]:
+    """``GET /status/connections`` as records; also ``Router.Connections``."""
+    return [record(each) for each in own_connections(view)]
+
+
+def peers(view: NodeView) -> list[dict[str, Any]]:
+    """``GET /status/peers`` as records; also ``Router.Peers``. No numbers with a peers file."""
+    return [
+        {
+            "Name": str(peer.name),
+            "NickName": peer.nick,
+            "UID": peer.uid,
+            "ShortID": peer.short_id,
+            "Version": peer.version,
+            "Connections": [
+                {
+                    "Name": str(link.name),
+                    "NickName": link.nick,
+                    "Address": link.address,
+                    "Outbound": link.outbound,
+                    "Established": link.established,
+                }
+                for link in peer.connections
+            ],
+        }
+        for peer in view.membership.peers
+    ]
+
+
+def targets(view: NodeView) -> list[str]:
+    """``GET /status/targets`` as records; also ``Router.Targets``."""
+    return list(view.membership.targets)
+
+
+def _identity(view: NodeView) -> dict[str, Any]:
+    member = view.membership
+    lowest, highest = member.protocol or (None, None)
+    return {
+        "Protocol": "static" if member.protocol is None else "weave",
+        "ProtocolMinVersion": lowest,
+        "ProtocolMaxVersion": highest,
+        "Encryption": member.encryption,
+        "PeerDiscovery": member.discovery,
+    }
 
 
 def _router(view: NodeView) -> dict[str, Any]:
-    snapshot, report, ready = view.snapshot, view.report, view.ready
-    connections = own_connections(view)
+    snapshot, report, ready, member = view.snapshot, view.report, view.ready, view.membership
     interface = None
     if ready is not None:
         interface = f"{ready.interface} (via {report.capture})" if report else ready.interface
     return {
-        "Protocol": "static",
-        "Encryption": False,
-        "PeerDiscovery": False,
+        **_identity(view),
         "Name": snapshot.name.hex(":"),
         "NickName": snapshot.nick,
         "Port": ready.udp_port if ready else view.port,
-        "Peers": _peers(view),
+        "Peers": peers(view),
         "UnicastRoutes": [
             {"Dest": snapshot.name.hex(":"), "Via": "00:00:00:00:00:00"},
             *(
@@ -66,19 +133,11 @@ def _router(view: NodeView) -> dict[str, Any]:
             {"Source": route.src.hex(":"), "Via": [peer.hex(":") for peer in route.via] or None}
             for route in snapshot.broadcast
         ],
-        "Connections": [
-            {
-                "Address": each.address,
-                "Outbound": each.outbound,
-                "State": each.state,
-                "Info": f"sleeve {each.peer.hex(':')}({each.nick})",
-                "Attrs": {"mtu": each.mtu, "name": "sleeve"},
-            }
-            for each in connections
-        ],
-        "Targets": [each.address for each in connections],
+        "Connections": connections(view),
+        "TerminationCount": member.terminations,
+        "Targets": targets(view),
         "OverlayDiagnostics": {"sleeve": None},
-        "TrustedSubnets": [],
+        "TrustedSubnets": list(member.trusted_subnets),
         "Interface": interface,
         "CaptureStats": {"PacketsReceived": report.counters.get("captured_frames", 0)}
         if report
@@ -88,27 +147,10 @@ def _router(view: NodeView) -> dict[str, Any]:
     }
 
 
-def _peers(view: NodeView) -> list[dict[str, Any]]:
-    states = {each.peer: each.state for each in own_connections(view)}
-    linked = neighbours(view)
-    return [
-        {
-            "Name": str(peer.name),
-            "NickName": peer.nick,
-            "Connections": [
-                {
-                    "Name": str(other.name),
-                    "NickName": other.nick,
-                    "Address": f"{other.addr}:{other.port}",
-                    "Outbound": peer.name < other.name,
-                    "Established": peer.name.octets != view.snapshot.name
-                    or states.get(other.name.octets) == "established",
-                }
-                for other in linked[peer.name]
-            ],
-        }
-        for peer in view.table.peers
-    ]
+def _counters(counters: dict[str, int]) -> dict[str, int]:
+    """In the order of the native list; names that we do not know come last."""
+    ordered = {name: counters[name] for name in COUNTER_NAMES if name in counters}
+    return ordered | counters
 
 
 def _forwarders(view: NodeView) -> list[dict[str, Any]]:
@@ -117,7 +159,14 @@ def _forwarders(view: NodeView) -> list[dict[str, Any]]:
             "Name": each.peer.hex(":"),
             "NickName": each.nick,
             "Address": each.addr,
+            "State": each.state,
+            "Cipher": each.cipher,
             "MTU": each.mtu,
+            "PathMTU": each.pmtu_bytes or None,
+            "RTTMilliseconds": each.rtt_us / 1000 if each.rtt_us else None,
+            "HeardSecondsAgo": each.heard_ago_s if each.heard_ago_s >= 0 else None,
+            "StackFragmentation": each.stack_frag,
+            "Degraded": each.degraded or None,
             "TxFrames": each.tx_frames,
             "TxDatagrams": each.tx_datagrams,
             "TxBytes": each.tx_bytes,
@@ -135,12 +184,7 @@ def _macs(view: NodeView) -> list[dict[str, Any]]:
             "Mac": each.mac.hex(":"),
             "Name": each.peer.hex(":"),
             "NickName": each.nick,
-            "LastSeen": _rfc3339(view.now_s - each.age_s),
+            "LastSeen": rfc3339(view.now_s - each.age_s),
         }
         for each in (view.report.macs if view.report else ())
     ]
-
-
-def _rfc3339(moment_s: float) -> str:
-    moment = dt.datetime.fromtimestamp(int(moment_s), tz=dt.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

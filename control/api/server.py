@@ -30,7 +30,7 @@ class _QuietServer(uvicorn.Server):
 
 
 class ApiServer:
-    """Serves an application on one listening socket; must run on asyncio."""
+    """Serves an application on listening sockets; must run on asyncio."""
 
     def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
@@ -48,9 +48,9 @@ class ApiServer:
         )
         self._server = _QuietServer(config)
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Serve until :meth:`stop`; then let running requests end, and close ``sock``."""
-        await self._server.serve(sockets=[sock])
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Serve until :meth:`stop`; then let running requests end, and close ``sockets``."""
+        await self._server.serve(sockets=sockets)
 
     def stop(self) -> None:
         """Ask :meth:`serve` to return, within about a second."""

@@ -1,10 +1,17 @@
-"""Status texts in the form that operators know. Source of truth: node specification 11, vectors."""
+"""Status texts in the form that operators know. Source of truth: node specification 11, vectors.
+
+The original's lines come first, word for word; ours (Router, Warning, attributes behind ``mtu=``)
+only add to them. Text that other routers chose is escaped.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from base.names import format_peer
-from control.api.connections import by_state, link_ends, neighbours, own_connections
-from control.node import NodeView
+from control.api.connections import OwnConnection, count_states, own_connections, peer_states
+from control.api.printable import printable
+from control.node import NodeView, PeerView
 
 
 def _line(key: str, value: object) -> str:
@@ -13,66 +20,91 @@ def _line(key: str, value: object) -> str:
 
 def summary(view: NodeView) -> str:
     """``GET /status``. Ends in a newline; the command adds the blank lines around."""
-    connections = own_connections(view)
-    states = ", ".join(f"{count} {state}" for state, count in by_state(connections))
-    ends = link_ends(view)
-    peers = f"{len(view.table.peers)}" + (f" (with {ends} static connections)" if ends else "")
-    router = "not running"
-    if view.ready is not None:
-        router = f"ready (pid {view.router_pid}, {view.ready.bridge} by {view.ready.interface})"
-    elif view.router_pid is not None:
-        router = f"starting (pid {view.router_pid})"
+    member = view.membership
+    protocol = "none (static peers)"
+    if member.protocol is not None:
+        protocol = f"weave {member.protocol[0]}..{member.protocol[1]}"
+    states = count_states(each.state for each in member.connections)
+    name = f"{view.snapshot.name.hex(':')}({printable(view.snapshot.nick)})"
     return (
-        _line("Version", f"{view.version} (version check disabled)")
+        _line("Version", f"{view.version} (version check update disabled)")
         + "\n"
         + _line("Service", "router")
-        + _line("Protocol", "none (static peers)")
-        + _line("Name", _peer(view, view.snapshot.name))
-        + _line("Router", router)
-        + _line("Encryption", "disabled")
-        + _line("PeerDiscovery", "disabled")
-        + _line("Targets", len(connections))
-        + _line("Connections", f"{len(connections)}" + (f" ({states})" if states else ""))
-        + _line("Peers", peers)
-        + _line("TrustedSubnets", "none")
+        + _line("Protocol", protocol)
+        + _line("Name", name)
+        + _line("Encryption", _enabled(member.encryption))
+        + _line("PeerDiscovery", _enabled(member.discovery))
+        + _line("Targets", len(member.targets))
+        + _line("Connections", f"{len(member.connections)}" + (f" ({states})" if states else ""))
+        + _line("Peers", f"{len(member.peers)}{_peer_connections(view)}")
+        + _line("TrustedSubnets", ", ".join(member.trusted_subnets) or "none")
+        + _line("Router", _router(view))
+        + "".join(_line("Warning", printable(warning)) for warning in member.warnings)
     )
+
+
+def _enabled(yes: bool) -> str:
+    return "enabled" if yes else "disabled"
+
+
+def _peer_connections(view: NodeView) -> str:
+    states = peer_states(view)
+    if view.membership.protocol is None and states:
+        return f" (with {len(states)} static connections)"
+    return f" (with {count_states(states)} connections)" if states else ""
+
+
+def _router(view: NodeView) -> str:
+    if view.ready is not None:
+        return f"ready (pid {view.router_pid}, {view.ready.bridge} by {view.ready.interface})"
+    return "not running" if view.router_pid is None else f"starting (pid {view.router_pid})"
 
 
 def connections(view: NodeView) -> str:
-    """``GET /status/connections``: one line per link of ours."""
-    return "".join(
-        f"{_arrow(each.outbound)} {each.address:<21} {each.state:<11} "
-        f"{'sleeve':<6} {each.peer.hex(':')}({each.nick}) mtu={each.mtu}\n"
-        for each in own_connections(view)
-    )
+    """``GET /status/connections``: one line per connection of ours, and per target without."""
+    return "".join(_connection(each) for each in own_connections(view))
+
+
+def _connection(each: OwnConnection) -> str:
+    head = f"{_arrow(each.view.outbound)} {printable(each.view.address):<21} {each.view.state:<11}"
+    return " ".join([head, printable(each.info), *_attributes(each)]).rstrip() + "\n"
+
+
+def _attributes(each: OwnConnection) -> Iterator[str]:
+    if each.is_target:
+        return
+    if each.mtu:
+        yield f"mtu={each.mtu}"
+    if each.cipher != "none":
+        yield f"cipher={each.cipher}"
+    if each.rtt_us:
+        rtt_ms = each.rtt_us / 1000
+        yield f"rtt={rtt_ms:.1f}ms" if rtt_ms >= 0.1 else f"rtt={rtt_ms:.2f}ms"
+    if each.degraded:
+        said = printable(each.degraded).replace('"', "'")
+        yield f'degraded="{said}"'
 
 
 def peers(view: NodeView) -> str:
-    """``GET /status/peers``: every peer and the links it has."""
-    states = {each.peer: each.state for each in own_connections(view)}
-    lines = []
-    linked = neighbours(view)
-    for peer in view.table.peers:
-        lines.append(f"{format_peer(peer.name, peer.nick)}\n")
-        for other in linked[peer.name]:
-            state = "established"
-            if peer.name.octets == view.snapshot.name:
-                state = states.get(other.name.octets, "pending")
-            lines.append(
-                f"   {_arrow(peer.name < other.name)} {f'{other.addr}:{other.port}':<21} "
-                f"{format_peer(other.name, other.nick):<37} {state}\n"
-            )
+    """``GET /status/peers``: every peer and the connections that it reports."""
+    return "".join(_peer(peer) for peer in view.membership.peers)
+
+
+def _peer(peer: PeerView) -> str:
+    lines = [f"{format_peer(peer.name, printable(peer.nick))}\n"]
+    lines += [
+        f"   {_arrow(link.outbound)} {printable(link.address):<21} "
+        f"{format_peer(link.name, printable(link.nick)):<37} "
+        f"{'established' if link.established else 'pending'}\n"
+        for link in peer.connections
+    ]
     return "".join(lines)
 
 
 def targets(view: NodeView) -> str:
-    """``GET /status/targets``: the addresses of our neighbours."""
-    return "".join(f"{each.address}\n" for each in own_connections(view))
+    """``GET /status/targets``: the peers that the user wants, as given."""
+    return "".join(f"{printable(target)}\n" for target in view.membership.targets)
 
 
 def _arrow(outbound: bool) -> str:
     return "->" if outbound else "<-"
-
-
-def _peer(view: NodeView, name: bytes) -> str:
-    return f"{name.hex(':')}({view.nick(name)})"

@@ -1,19 +1,28 @@
-"""The command line's side of the HTTP API."""
+"""The command line's side of the HTTP API: the first address of ``--http-addr`` that answers.
+
+Addresses are tried in order. One that nobody listens on, or that we may not open, is passed over;
+an answer, whatever it says, is the answer.
+"""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import httpx
 
-from base.errors import WeftError
+from base.errors import ConfigError, WeftError
+from control.http_addr import OPTION, HttpAddr, UnixAddr, parse_http_addrs
 
-EXIT_NOT_LAUNCHED = 1
-EXIT_NOT_RUNNING = 2
-_TIMEOUT_S = 10.0
-_TCP_ADDRESS = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}")
+EXIT_NOT_LAUNCHED: Final = 1
+EXIT_NOT_RUNNING: Final = 2
+EXIT_REFUSED: Final = 1
+EXIT_NOT_FOUND: Final = 4
+_TIMEOUT_S: Final = 10.0
+#: Names of many peers may have to be looked up.
+_CHANGE_TIMEOUT_S: Final = 60.0
 
 
 class NodeUnreachableError(WeftError):
@@ -24,51 +33,119 @@ class NodeUnreachableError(WeftError):
         self.exit_code = exit_code
 
 
-def get(http_addr: str, path: str, accept: str = "text/plain") -> httpx.Response:
-    """GET ``path`` from the node at ``http_addr`` (absolute path of a socket, or ip:port).
+class AnswerError(WeftError):
+    """The node refused; ``exit_code`` 4 when it does not know such a request, else 1."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.exit_code = EXIT_NOT_FOUND if status == httpx.codes.NOT_FOUND else EXIT_REFUSED
+
+
+@dataclass(slots=True)
+class _Failures:
+    """What became of the addresses that did not answer."""
+
+    absent: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
+
+    def error(self) -> NodeUnreachableError:
+        if self.denied:
+            return NodeUnreachableError(
+                f"{OPTION}: {self.denied[0]}: permission denied; run as root", EXIT_NOT_LAUNCHED
+            )
+        if self.dead and not self.absent:
+            return NodeUnreachableError(
+                f"{OPTION}: the node at {' and '.join(self.dead)} is not running; "
+                "run 'weft launch'",
+                EXIT_NOT_RUNNING,
+            )
+        nothing = " and ".join([*self.absent, *self.dead])
+        return NodeUnreachableError(
+            f"{OPTION}: no node is launched here (nothing at {nothing}); run 'weft launch'",
+            EXIT_NOT_LAUNCHED,
+        )
+
+
+def get(
+    http_addr: str, path: str, accept: str = "text/plain", params: dict[str, str] | None = None
+) -> httpx.Response:
+    """GET ``path`` from the first of the addresses that answers.
 
     Raises:
-        NodeUnreachableError: one line, with the remedy.
+        NodeUnreachableError: none did; one line, with the remedy.
+        ConfigError: one of them is no address.
     """
-    unix = http_addr.startswith("/")
-    if unix and not Path(http_addr).exists():
-        raise NodeUnreachableError(
-            f"--http-addr: no node is launched here (no {http_addr}); run 'weft launch'",
-            EXIT_NOT_LAUNCHED,
-        )
-    if not unix and not _TCP_ADDRESS.fullmatch(http_addr):
-        raise NodeUnreachableError(
-            f"--http-addr: {http_addr!r} is no address; give an absolute path or IP:PORT",
-            EXIT_NOT_LAUNCHED,
-        )
-    transport = httpx.HTTPTransport(uds=http_addr if unix else None)
-    base_url = "http://weft" if unix else f"http://{http_addr}"
-    try:
-        with httpx.Client(transport=transport, base_url=base_url, timeout=_TIMEOUT_S) as client:
-            return client.get(path, headers={"Accept": accept})
-    except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError) as err:
-        if "Permission denied" in str(err):
-            raise NodeUnreachableError(
-                f"--http-addr: {http_addr}: permission denied; run as root", EXIT_NOT_LAUNCHED
-            ) from err
-        raise NodeUnreachableError(
-            f"--http-addr: the node at {http_addr} is not running; run 'weft launch'",
-            EXIT_NOT_RUNNING,
-        ) from err
-    except (httpx.HTTPError, httpx.InvalidURL) as err:
-        raise NodeUnreachableError(
-            f"--http-addr: no answer from {http_addr} ({err}); give a socket path or IP:PORT",
-            EXIT_NOT_LAUNCHED,
-        ) from err
+    return _request(http_addr, "GET", path, _TIMEOUT_S, accept=accept, params=params)
+
+
+def post(http_addr: str, path: str, form: Sequence[tuple[str, str]]) -> None:
+    """POST a form. Raises as :func:`get`, and AnswerError when it is refused."""
+    content = str(httpx.QueryParams(tuple(form)))
+    check(_request(http_addr, "POST", path, _CHANGE_TIMEOUT_S, content=content))
 
 
 def report(http_addr: str) -> tuple[str, dict[str, Any]]:
-    """The JSON report, as text and decoded. Raises as :func:`get`."""
+    """The JSON report, as text and decoded. Raises as :func:`post`."""
     answer = get(http_addr, "/report", "application/json")
-    if answer.status_code != httpx.codes.OK:
-        raise NodeUnreachableError(
-            f"--http-addr: {http_addr} answered {answer.status_code}; is it a weft node?",
-            EXIT_NOT_LAUNCHED,
-        )
-    decoded: dict[str, Any] = answer.json()
+    check(answer)
+    try:
+        decoded: dict[str, Any] = answer.json()
+    except ValueError as err:
+        raise AnswerError(f"{OPTION}: the answer is no JSON; is this a weft node?", 200) from err
     return answer.text, decoded
+
+
+def check(answer: httpx.Response) -> None:
+    """Raise AnswerError, with what the node says, unless it was content."""
+    if answer.is_success:
+        return
+    said = "; ".join(line for line in answer.text.splitlines() if line.strip())
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        said = f"the node does not know {answer.request.url.path}"
+    raise AnswerError(said or f"the node answered {answer.status_code}", answer.status_code)
+
+
+def _request(
+    http_addr: str,
+    method: str,
+    path: str,
+    timeout_s: float,
+    *,
+    accept: str = "text/plain",
+    params: dict[str, str] | None = None,
+    content: str | None = None,
+) -> httpx.Response:
+    addresses = parse_http_addrs(http_addr)
+    if not addresses:
+        raise ConfigError(f"{OPTION}: no address; give that of the node's HTTP API")
+    headers = {"Accept": accept}
+    if content is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    failures = _Failures()
+    for address in addresses:
+        if isinstance(address, UnixAddr) and not os.path.lexists(address.path):
+            failures.absent.append(str(address))
+            continue
+        try:
+            with _client(address, timeout_s) as client:
+                return client.request(method, path, headers=headers, params=params, content=content)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as err:
+            denied = "Permission denied" in str(err)
+            (failures.denied if denied else failures.dead).append(str(address))
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            failures.dead.append(str(address))
+        except httpx.HTTPError as err:
+            raise NodeUnreachableError(
+                f"{OPTION}: no answer from {address} ({err}); is this a weft node?",
+                EXIT_NOT_LAUNCHED,
+            ) from err
+    raise failures.error()
+
+
+def _client(address: HttpAddr, timeout_s: float) -> httpx.Client:
+    if isinstance(address, UnixAddr):
+        transport = httpx.HTTPTransport(uds=str(address.path))
+        return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout_s)
+    # not by way of a proxy of the environment: this is our own host, or one the user named
+    return httpx.Client(base_url=f"http://{address}", timeout=timeout_s, trust_env=False)

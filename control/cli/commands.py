@@ -49,9 +49,55 @@ def router_argv(options: RouterOptions) -> list[str]:
     return [sys.executable, "-P", "-m", "router", *(f"{key}={value}" for key, value in given)]
 
 
-def weft_argv(*arguments: str) -> list[str]:
-    """Command line of another ``weft`` of this very installation."""
-    return [sys.executable, "-P", "-m", "control.cli", *arguments]
+@dataclass(slots=True, frozen=True)
+class ControlCommand:
+    """Options of ``weft control`` as ``weft launch`` got them; control checks them."""
+
+    peers: tuple[str, ...]
+    static: Path | None
+    name: str | None
+    nickname: str
+    resume: bool
+    discovery: bool
+    conn_limit: int
+    password_file: Path | None
+    trusted_subnets: str
+    db_prefix: str
+    bridge: str
+    host: str
+    port: int
+    control_socket: Path
+    http_addr: str
+    log_level: str
+    log_format: str
+
+
+def control_argv(options: ControlCommand) -> list[str]:
+    """Command line of control."""
+    values = {
+        "--static": options.static,
+        "--name": options.name,
+        "--nickname": options.nickname,
+        "--conn-limit": options.conn_limit,
+        "--password-file": options.password_file,
+        "--trusted-subnets": options.trusted_subnets,
+        "--db-prefix": options.db_prefix,
+        "--weave-bridge": options.bridge,
+        "--host": options.host,
+        "--port": options.port,
+        "--control-socket": options.control_socket,
+        "--http-addr": options.http_addr,
+        "--log-level": options.log_level,
+        "--log-format": options.log_format,
+    }
+    switches = {"--resume": options.resume, "--no-discovery": not options.discovery}
+    return [
+        *(sys.executable, "-P", "-m", "control.cli", "control"),
+        *(f"{option}={value}" for option, value in values.items() if value is not None),
+        *(option for option, given in switches.items() if given),
+        "--",
+        *options.peers,
+    ]
 
 
 def replace_process(argv: Sequence[str]) -> NoReturn:

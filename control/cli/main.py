@@ -1,4 +1,4 @@
-"""The ``weft`` command: launch, control, router, demo, status, report, version.
+"""The ``weft`` command: launch, control, router, demo, version; the others: control.cli.node.
 
 Errors of the user are one line on standard error, ``weft: <option>: what is wrong; what to do``,
 and exit code 1 (usage errors too, as the original). Heavy imports wait until a command needs them.
@@ -17,8 +17,15 @@ import typer
 
 from base import log
 from base.errors import ConfigError, WeftError
+from control.cli import node
 from control.cli import options as opt
-from control.cli.commands import RouterOptions, replace_process, router_argv, weft_argv
+from control.cli.commands import (
+    ControlCommand,
+    RouterOptions,
+    control_argv,
+    replace_process,
+    router_argv,
+)
 
 EXIT_USER_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -36,21 +43,28 @@ app = typer.Typer(
 _LAUNCH_EXAMPLES = """
 Start this node in the foreground: control and router, restarted when they die.
 
-SIGHUP rereads the peers file without losing a frame; SIGTERM or Ctrl-C stops both.
+One other router is enough to join a network; the first one is started without. With a password all
+of them need the same. SIGTERM or Ctrl-C stops both, and so does weft stop.
 
 Examples:
 
-  weft launch --static /etc/weft/peers.toml
+  weft launch
 
-  weft launch --static peers.toml --name ce:01:00:00:00:01 --mtu 1410 --port 6783
+  weft launch 192.0.2.10 --password-file /etc/weft/password
+
+  weft launch host1 host2:6783 --no-discovery --trusted-subnets 10.0.0.0/8
+
+  weft launch --resume
+
+  weft launch --static /etc/weft/peers.toml
 """
 
 _CONTROL_EXAMPLES = """
-Run control alone: it serves the peers file to the router and the HTTP API.
+Run control alone: membership and the HTTP API. It takes what weft launch takes for these.
 
 Examples:
 
-  weft control --static /etc/weft/peers.toml
+  weft control 192.0.2.10 --password-file /etc/weft/password
 
   weft control --static peers.toml --nickname host1 --http-addr 127.0.0.1:6784
 """
@@ -81,10 +95,18 @@ def _weft(
 
 @app.command(help=_LAUNCH_EXAMPLES)
 def launch(
+    peers: opt.Peers = None,
     *,
     static: opt.Static = None,
     name: opt.Name = None,
     nickname: opt.Nickname,
+    resume: opt.Resume = False,
+    no_discovery: opt.NoDiscovery = False,
+    conn_limit: opt.ConnLimit = opt.CONN_LIMIT,
+    password_file: opt.PasswordFile = None,
+    password: opt.Password = None,
+    trusted_subnets: opt.TrustedSubnets = "",
+    db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
@@ -98,14 +120,32 @@ def launch(
     log_format: opt.LogFormat = "kv",
 ) -> None:
     """Start control and router and keep them alive."""
+    from control.run_lock import RunLock
     from control.supervisor import Supervisor
 
     log.setup(log_level, log_format)
-    control = weft_argv("control", "--static", str(_static(static)), "--nickname", nickname)
-    if name is not None:
-        control += ["--name", name]
-    control += ["--control-socket", str(control_socket), "--http-addr", http_addr]
-    control += ["--port", str(port), "--log-level", log_level, "--log-format", log_format]
+    opt.take_password(password, password_file)
+    control = control_argv(
+        ControlCommand(
+            peers=tuple(peers or ()),
+            static=_static(static, peers),
+            name=name,
+            nickname=nickname,
+            resume=resume,
+            discovery=not no_discovery,
+            conn_limit=conn_limit,
+            password_file=password_file,
+            trusted_subnets=trusted_subnets,
+            db_prefix=db_prefix,
+            bridge=bridge,
+            host=host,
+            port=port,
+            control_socket=control_socket,
+            http_addr=http_addr,
+            log_level=log_level,
+            log_format=log_format,
+        )
+    )
     router = router_argv(
         RouterOptions(
             control_socket,
@@ -120,26 +160,52 @@ def launch(
             buffer_mb=bufsz,
         )
     )
-    raise typer.Exit(anyio.run(Supervisor(control, router).run))
+    with RunLock(control_socket):
+        raise typer.Exit(anyio.run(Supervisor(control, router).run))
 
 
 @app.command(help=_CONTROL_EXAMPLES)
 def control(
+    peers: opt.Peers = None,
     *,
     static: opt.Static = None,
     name: opt.Name = None,
     nickname: opt.Nickname,
+    resume: opt.Resume = False,
+    no_discovery: opt.NoDiscovery = False,
+    conn_limit: opt.ConnLimit = opt.CONN_LIMIT,
+    password_file: opt.PasswordFile = None,
+    trusted_subnets: opt.TrustedSubnets = "",
+    db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
+    bridge: opt.Bridge = "weave",
+    host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
     log_level: opt.LogLevel = "info",
     log_format: opt.LogFormat = "kv",
 ) -> None:
-    """Serve a peers file to the router."""
+    """Be a member of the network and serve the router."""
     from control.daemon import ControlOptions, run
 
     log.setup(log_level, log_format)
-    options = ControlOptions(_static(static), name, nickname, control_socket, http_addr, port)
+    options = ControlOptions(
+        nickname=nickname,
+        control_socket=control_socket,
+        http_addr=http_addr,
+        port=port,
+        host=host,
+        static=_static(static, peers),
+        name=name,
+        bridge=bridge,
+        peers=tuple(peers or ()),
+        resume=resume,
+        password_file=password_file,
+        trusted_subnets=trusted_subnets,
+        discovery=not no_discovery,
+        conn_limit=conn_limit,
+        db_prefix=db_prefix,
+    )
     anyio.run(run, options)
 
 
@@ -185,51 +251,7 @@ def demo(context: typer.Context) -> None:
     replace_process([sys.executable, "-P", "-m", "lab.demo", *context.args])
 
 
-@app.command()
-def status(
-    part: Annotated[
-        str, typer.Argument(metavar="[targets|connections|peers]", show_default=False)
-    ] = "",
-    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-) -> None:
-    """Say how the node is; exit code 1 while it is not ready.
-
-    Examples:
-      weft status
-
-      weft status connections
-    """
-    from control.cli.client import get
-
-    if part not in ("", "targets", "connections", "peers"):
-        raise ConfigError(f"status: no part {part!r}; use targets, connections, peers or nothing")
-    answer = get(http_addr, f"/status/{part}" if part else "/status")
-    margin = "" if part else "\n"
-    sys.stdout.write(f"{margin}{answer.text}{margin}")
-    if not answer.is_success:
-        raise typer.Exit(EXIT_USER_ERROR)
-
-
-@app.command()
-def report(
-    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
-    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-) -> None:
-    """Tell all: connections, MAC addresses, counters.
-
-    Examples:
-      weft report
-
-      weft report --json | jq .Counters
-    """
-    from control.cli.client import report as fetch
-    from control.cli.render import print_report
-
-    text, decoded = fetch(http_addr)
-    if as_json:
-        sys.stdout.write(text + "\n")
-    else:
-        print_report(decoded)
+app.add_typer(node.app)
 
 
 @app.command()
@@ -244,12 +266,10 @@ def _print_version() -> None:
     typer.echo(f"weft {weft_version()}")
 
 
-def _static(path: Path | None) -> Path:
-    if path is not None:
-        return path
-    if opt.DEFAULT_STATIC.exists():
-        return opt.DEFAULT_STATIC
-    raise ConfigError(f"--static: no peers file; name one or write {opt.DEFAULT_STATIC}")
+def _static(path: Path | None, peers: list[str] | None) -> Path | None:
+    if path is not None and peers:
+        raise ConfigError("--static: the peers file names all peers; give none beside it")
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from base.errors import ConfigError
 from base.log import FORMATS, LEVELS
 
 DEFAULT_CONTROL_SOCKET: Final = Path("/run/weave/router.sock")
-DEFAULT_HTTP_ADDR: Final = "/run/weave/weave.sock"
-DEFAULT_STATIC: Final = Path("/etc/weft/peers.toml")
+DEFAULT_HTTP_ADDR: Final = "/run/weave/weave.sock,127.0.0.1:6784"
+log = logging.getLogger(__name__)
+
+#: As in control.state and mesh.core, whose imports a short command need not wait for; tested.
+DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
+CONN_LIMIT: Final = 200
 DEFAULT_PORT: Final = 6783
 
 _DATA_PATH: Final = "Data path"
 _IDENTITY: Final = "Peers and identity"
+_SECURITY: Final = "Encryption"
 _SERVICE: Final = "Service"
 
 
 def hostname() -> str:
     """This host's name, the default nickname."""
     return socket.gethostname()
+
+
+def take_password(password: str | None, file: Path | None) -> None:
+    """Move a password from the command line to the environment, where children find it.
+
+    Raises:
+        ConfigError: there are two.
+    """
+    if password is None:
+        return
+    if file is not None:
+        raise ConfigError("--password: --password-file says it already; give one of them")
+    os.environ["WEAVE_PASSWORD"] = password
+    log.warning("--password shows in the process list; use --password-file")
 
 
 def _level(value: str) -> str:
@@ -42,8 +64,16 @@ Static = Annotated[
     typer.Option(
         "--static",
         metavar="FILE",
-        help="Peers file: the fixed table of this cluster's routers, the same on every host.",
+        help="No mesh: a peers file, the fixed table of all routers, the same on every host.",
         rich_help_panel=_IDENTITY,
+    ),
+]
+Peers = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[HOST[:PORT]]...",
+        show_default=False,
+        help="Routers to connect to; one is enough, the others are found.",
     ),
 ]
 Name = Annotated[
@@ -51,7 +81,8 @@ Name = Annotated[
     typer.Option(
         "--name",
         metavar="NAME",
-        help="This host's peer name in the peers file, such as ce:01:00:00:00:01.",
+        show_default="the bridge's MAC, else remembered, else random",
+        help="This host's peer name, such as ce:01:00:00:00:01; unique in the network.",
         rich_help_panel=_IDENTITY,
     ),
 ]
@@ -62,14 +93,82 @@ Nickname = Annotated[
         metavar="NICK",
         default_factory=hostname,
         show_default="host name",
-        help="This host's nickname in the peers file, used when no --name is given.",
+        help="How this host is called in listings; with a peers file also who it is.",
         rich_help_panel=_IDENTITY,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Connect to the peers of the last run; give none then.",
+        rich_help_panel=_IDENTITY,
+    ),
+]
+NoDiscovery = Annotated[
+    bool,
+    typer.Option(
+        "--no-discovery",
+        help="Connect only to the peers given, not to those that they know.",
+        rich_help_panel=_IDENTITY,
+    ),
+]
+ConnLimit = Annotated[
+    int,
+    typer.Option(
+        "--conn-limit",
+        min=0,
+        metavar="N",
+        help="Most connections to other routers; 0: no limit.",
+        rich_help_panel=_IDENTITY,
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="FILE",
+        help="Encrypt: the file's one line is the password of all routers. "
+        "Else WEAVE_PASSWORD or the systemd credential weave-password.",
+        rich_help_panel=_SECURITY,
+    ),
+]
+Password = Annotated[
+    str | None,
+    typer.Option(
+        "--password",
+        metavar="TEXT",
+        help="For old scripts: shows in the process list; use --password-file.",
+        rich_help_panel=_SECURITY,
+    ),
+]
+TrustedSubnets = Annotated[
+    str,
+    typer.Option(
+        "--trusted-subnets",
+        metavar="CIDR,...",
+        show_default="none",
+        help="Send datagrams in clear to routers in these networks that trust us, too.",
+        rich_help_panel=_SECURITY,
+    ),
+]
+DbPrefix = Annotated[
+    str,
+    typer.Option(
+        "--db-prefix",
+        metavar="PATH",
+        help="Start of the state file's path; data.db is added.",
+        rich_help_panel=_SERVICE,
     ),
 ]
 Port = Annotated[
     int,
     typer.Option(
-        "--port", min=1, max=65534, help="UDP port of the data path.", rich_help_panel=_DATA_PATH
+        "--port",
+        min=1,
+        max=65534,
+        help="TCP port of the mesh and UDP port of the data path.",
+        rich_help_panel=_DATA_PATH,
     ),
 ]
 Host = Annotated[
@@ -145,9 +244,9 @@ HttpAddr = Annotated[
     str,
     typer.Option(
         "--http-addr",
-        metavar="PATH|IP:PORT",
+        metavar="PATH|IP:PORT,...",
         envvar="WEAVE_HTTP_ADDR",
-        help='HTTP API: absolute path of a Unix socket, or IP:PORT; "" for none.',
+        help='HTTP API: absolute paths of Unix sockets and IP:PORT; "" for none.',
         rich_help_panel=_SERVICE,
     ),
 ]

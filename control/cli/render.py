@@ -1,4 +1,4 @@
-"""A report for people: tables on standard output."""
+"""A report for people: tables on standard output. Text that other routers chose is escaped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from base.counters import Counter
+from control.api.printable import printable
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
@@ -16,38 +18,43 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     out = console or Console()
     router = report["Router"]
     state = "ready" if report["Ready"] else "not ready"
-    out.print(
-        f"{router['Name']}({router['NickName']})  {state}  version {report['Version']}",
-        highlight=False,
-        markup=False,
-    )
+    _print_line(out, f"{_peer(router)}  {state}  version {report['Version']}")
     if report["UptimeSeconds"] is not None:
-        out.print(
+        _print_line(
+            out,
             f"router up {report['UptimeSeconds']:.0f} s, capture {report['Capture']}, "
             f"loops {report['Loops']}, MTU {report['MTU']}, "
             f"bridge repairs {report['BridgeRepairs']}",
-            highlight=False,
-            markup=False,
         )
+    for warning in report["Warnings"]:
+        _print_line(out, f"Warning: {warning}")
+    for each in report["Forwarders"]:
+        if each["Degraded"]:
+            _print_line(out, f"Degraded: {_peer(each)}: {each['Degraded']}")
     _print_table(
         out,
         "Connections",
-        ("peer", "address", "state", "mtu"),
+        ("address", "state", "peer, or why there is none"),
         (
-            (each["Info"], each["Address"], each["State"], each["Attrs"]["mtu"])
+            (
+                f"{'->' if each['Outbound'] else '<-'} {each['Address']}",
+                each["State"],
+                _peer(each) if each["Name"] else each["Info"],
+            )
             for each in router["Connections"]
         ),
     )
     _print_table(
         out,
         "Forwarders",
-        ("peer", "tx datagrams", "tx bytes", "rx datagrams", "rx bytes"),
+        ("peer", "cipher", "mtu", "rtt", "tx bytes", "rx bytes"),
         (
             (
-                f"{each['Name']}({each['NickName']})",
-                each["TxDatagrams"],
+                _peer(each),
+                each["Cipher"],
+                each["MTU"],
+                f"{each['RTTMilliseconds']:.1f} ms" if each["RTTMilliseconds"] else "",
                 each["TxBytes"],
-                each["RxDatagrams"],
                 each["RxBytes"],
             )
             for each in report["Forwarders"]
@@ -57,10 +64,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         out,
         f"MAC addresses ({router['MACsTotal']})",
         ("mac", "peer", "last seen"),
-        (
-            (each["Mac"], f"{each['Name']}({each['NickName']})", each["LastSeen"])
-            for each in router["MACs"]
-        ),
+        ((each["Mac"], _peer(each), each["LastSeen"]) for each in router["MACs"]),
     )
     meanings = {counter.value: counter.meaning for counter in Counter}
     _print_table(
@@ -75,6 +79,14 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     )
 
 
+def _peer(each: dict[str, Any]) -> str:
+    return f"{each['Name']}({each['NickName']})"
+
+
+def _print_line(out: Console, text: str) -> None:
+    out.print(Text(printable(text)))
+
+
 def _print_table(
     out: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]
 ) -> None:
@@ -82,7 +94,8 @@ def _print_table(
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        # Text and not str, in which rich would look for markup
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     if table.row_count:
         out.print()
-        out.print(table, highlight=False, markup=False)
+        out.print(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from control.cli.commands import RouterOptions, router_argv, weft_argv
+from control.cli.commands import RouterOptions, router_argv
 from tests.control.processes import PEERS, ROOT, weft
 
 
@@ -97,7 +97,7 @@ def test_a_folder_lying_around_does_not_become_our_code(tmp_path: Path) -> None:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('hijacked')")
     done = subprocess.run(
-        weft_argv("version"),
+        [sys.executable, "-P", "-m", "control.cli", "version"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
 import threading
@@ -242,13 +243,11 @@ def test_command_line_against_a_node(control: Control) -> None:
         control.until_told("X_WEFT_ROUTER=ready")
         answers = threading.Thread(target=_answer_one, args=(router,))
         answers.start()
-        table = weft("report", "--http-addr", str(control.api))
+        raw = weft("report", "--json", "--http-addr", str(control.api))
         answers.join()
-    assert table.returncode == 0, table.stderr
-    assert "captured_frames" in table.stdout
-    assert "sent_frames" not in table.stdout, "counters at zero are left out"
-    raw = weft("report", "--json", "--http-addr", str(control.api))
+    assert raw.returncode == 0, raw.stderr
     assert raw.stdout.startswith("{\n    ")
+    assert json.loads(raw.stdout)["Counters"]["captured_frames"]
     control.signal(signal.SIGKILL)
     control.wait()
     dead = weft("status", "--http-addr", str(control.api))

@@ -8,14 +8,19 @@ from hypothesis import strategies as st
 
 from base.ipc import (
     SCHEMA_VERSION,
+    BridgeRepaired,
+    BroadcastRoute,
+    Connection,
     Delta,
     MessageReader,
     NeedSnapshot,
+    OverlayEstablished,
+    OverlayMessage,
     Peer,
     ReportRequest,
     RouterHello,
     Snapshot,
-    SpecialFrameSeen,
+    UnicastRoute,
     decode_for_router,
     encode,
 )
@@ -25,7 +30,9 @@ from control.link_core import (
     Close,
     Happened,
     LinkCore,
+    OverlayNews,
     ReportArrived,
+    RouterJoined,
     RouterLost,
     Send,
 )
@@ -130,9 +137,9 @@ def test_reports_and_requests() -> None:
 
 def test_events_and_snapshot_requests_may_share_a_chunk() -> None:
     core, session = _connected()
-    special = SpecialFrameSeen(b"2ndof6", "heartbeat", 1, 22, "10.0.0.2", 6783)
-    actions = core.receive(session, encode(special) + encode(NeedSnapshot(1, 3)))
-    assert actions[0] == Happened(special)
+    repaired = BridgeRepaired("port was gone", 1)
+    actions = core.receive(session, encode(repaired) + encode(NeedSnapshot(1, 3)))
+    assert actions[0] == Happened(repaired)
     assert _sent(actions) == [STATE]
 
 
@@ -140,6 +147,49 @@ def test_a_second_hello_closes() -> None:
     core, session = _connected()
     actions = core.receive(session, HELLO)
     assert actions == [Close(session, "said hello twice", fault=True), RouterLost(77, False)]
+
+
+def test_a_fresh_router_never_gets_keys_that_another_may_have_used() -> None:
+    names = (b"2ndof6", b"3rdof6")
+    sealed = Connection(names[0], "10.0.0.2", 6783, conn=1, cipher="secretbox", key=b"k" * 32)
+    clear = Connection(names[1], "10.0.0.3", 6783, conn=2)
+    core = LinkCore(
+        Snapshot(
+            seq=1,
+            name=b"oneof6",
+            nick="us",
+            peers=tuple(Peer(name, "x") for name in names),
+            connections=(sealed, clear),
+            unicast=tuple(UnicastRoute(name, name) for name in names),
+            broadcast=(BroadcastRoute(b"oneof6", names),),
+        )
+    )
+    seen = []
+    for instance in (1, 1, 2):
+        session = core.open()
+        *_, send, joined = core.receive(session, encode(RouterHello(SCHEMA_VERSION, 77, instance)))
+        (snapshot,) = _sent([send])
+        assert isinstance(snapshot, Snapshot)
+        assert isinstance(joined, RouterJoined)
+        seen.append((joined.fresh, snapshot.seq, snapshot.connections))
+    both = (sealed, clear)
+    assert seen == [(True, 1, both), (False, 1, both), (True, 2, (clear,))]
+    assert core.snapshot.unicast == (UnicastRoute(names[1], names[1]),)
+    assert core.snapshot.broadcast == (BroadcastRoute(b"oneof6", names[1:]),)
+
+
+def test_the_sleeve_side_of_connections_speaks_both_ways() -> None:
+    core, session = _connected()
+    said = OverlayMessage(b"2ndof6", 3, 3, b"\x05\x9e")
+    assert _sent(core.tell(said)) == [said]
+    for news in (said, OverlayEstablished(b"2ndof6", 3)):
+        assert core.receive(session, encode(news)) == [OverlayNews(news)]
+
+
+def test_keys_are_not_shown() -> None:
+    shown = repr(Connection(b"2ndof6", "10.0.0.2", 6783, cipher="secretbox", key=b"K" * 32))
+    assert "KKK" not in shown
+    assert "secretbox" in shown
 
 
 @given(st.lists(st.binary(max_size=80), max_size=5), st.booleans())

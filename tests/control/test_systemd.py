@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from control.cli.main import app
+from control.password import CREDENTIAL
 from tests.control.processes import ROOT
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -53,6 +54,16 @@ def test_the_split_units_and_the_whole_exclude_each_other() -> None:
     assert int(whole["WatchdogSec"][0]) > 0
     for name in ("weft-control.service", "weft-router.service"):
         assert _settings(UNITS / name)["Conflicts"] == ["weft.service"]
+
+
+@pytest.mark.parametrize("name", ["weft.service", "weft-control.service"])
+def test_state_outlives_the_unit_and_no_password_is_in_it(name: str) -> None:
+    settings = _settings(UNITS / name)
+    assert settings["StateDirectory"] == ["weave"]
+    assert settings["StateDirectoryMode"] == ["0700"]
+    (start,) = settings["ExecStart"]
+    assert "password" not in start
+    assert f"#LoadCredential={CREDENTIAL}:" in (UNITS / name).read_text(encoding="ascii")
 
 
 def test_only_what_touches_the_network_may() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from base.errors import CryptoError
 from crypto.ciphers import Cipher
-from crypto.plain import PlainBox
 from crypto.sealed import SealedBox, backend, put_records, set_key
 from native import lib
 from native.datapath import Batch
@@ -61,8 +60,11 @@ def test_a_heartbeat_of_our_own(cipher: Cipher) -> None:
         put_records(ours.datapath, batch, 9, records, df=True)
 
 
-def test_overheads() -> None:
-    assert (PlainBox.overhead, SealedBox.overhead) == (62, 86)
+def test_overheads_and_labels() -> None:
+    assert [cipher.overhead for cipher in Cipher] == [62, 86, 86]
+    assert [Cipher.of_label(cipher.label) for cipher in Cipher] == list(Cipher)
+    with pytest.raises(ValueError, match="rot13"):
+        Cipher.of_label("rot13")
 
 
 def test_keys_are_refused_with_a_reason() -> None:

@@ -146,6 +146,16 @@ def test_nesting_is_limited() -> None:
         gob.Decoder(recursive).next()
 
 
+def test_a_map_of_numbers_without_order_can_be_a_key() -> None:
+    one, two = gob.encode_uint(0xF03F), gob.encode_uint(0x40)  # 1.0 and 2.0
+    zero = gob.encode_uint(0)
+    inner = gob.encode_uint(2) + two + zero + gob.encode_int(5) + one + zero + gob.encode_int(6)
+    body = b"\0" + gob.encode_uint(1) + inner + gob.encode_int(7)
+    stream = gob.define_map(65, 66, gob.INT) + gob.define_map(66, gob.COMPLEX, gob.INT)
+    decoded = gob.Decoder(stream + gob.message(65, body)).next()
+    assert decoded == {((2 + 0j, 5), (1 + 0j, 6)): 7}
+
+
 def test_count_beyond_the_bytes_costs_nothing() -> None:
     stream = gob.define_slice(65, gob.UINT) + gob.message(65, b"\0" + gob.encode_uint(1 << 40))
     with pytest.raises(gob.GobError, match="unexpected EOF"):

@@ -14,6 +14,7 @@ from mesh.maker import (
     ATTEMPTS_MAX,
     DISCOVERED_MAX,
     INTERVAL_MAX_S,
+    INTERVAL_UNREACHED_S,
     Attempt,
     ConnectionMaker,
     DirectPeer,
@@ -24,7 +25,7 @@ from mesh.maker import (
     split_addr,
 )
 from mesh.peer import ConnectionRecord, Peer
-from mesh.timers import Timers, TokenBucket
+from mesh.timers import RateLimits, Timers
 
 US, TWO, THREE = (PeerName.from_int(number) for number in (1, 2, 3))
 ADDR = "192.0.2.2:6783"
@@ -124,20 +125,26 @@ def test_lies_of_others_cost_a_bounded_number_of_dials() -> None:
     assert len(maker.evaluate([], [peer], 1)[0]) <= 1
 
 
-def test_interval_grows_to_its_maximum_and_starts_again() -> None:
+@pytest.mark.parametrize(
+    ("answered", "most_s"), [(True, INTERVAL_MAX_S), (False, INTERVAL_UNREACHED_S)]
+)
+def test_interval_grows_to_its_maximum_and_starts_again(answered: bool, most_s: float) -> None:
     maker = _maker()
     peer = DirectPeer("two", "192.0.2.2")
     maker.add([peer], replace=False, now=0)
     now, waits = 0.0, []
     for _ in range(20):
         assert maker.evaluate([], [], now)[0]
-        maker.attempt_failed(ADDR, "x", now)
+        if answered:
+            maker.ended(ADDR, "other password?", now)
+        else:
+            maker.attempt_failed(ADDR, "timed out", now)
         due = maker.targets[ADDR].try_after
         assert due is not None
         waits.append(due - now)
         now = due
     for index, wait in enumerate(waits):
-        interval = min(2 * 1.5**index, INTERVAL_MAX_S)
+        interval = min(2 * 1.5**index, most_s)
         assert interval / 2 <= wait <= interval * 1.5
     maker.add([peer], replace=False, now=now)
     assert maker.targets[ADDR].interval_s == 2
@@ -222,9 +229,20 @@ def test_a_deadline_that_is_put_off_keeps_its_early_entry() -> None:
     assert timers.next_deadline() == 20
 
 
-def test_token_bucket_lets_a_burst_pass_then_a_rate() -> None:
-    bucket = TokenBucket(20, 0.05, 100.0)
-    assert [bucket.take(100.0) for _ in range(20)] == [0.0] * 20
-    assert bucket.take(100.0) == pytest.approx(0.05)
-    assert bucket.take(100.0) == pytest.approx(0.10)
-    assert bucket.take(110.0) == 0.0
+def test_each_source_has_a_burst_and_then_a_rate() -> None:
+    limits = RateLimits(20, 0.05, 100)
+    assert all(limits.allow("a", 100.0) for _ in range(20))
+    assert not limits.allow("a", 100.0)
+    assert limits.allow("b", 100.0)
+    assert limits.allow("a", 100.06)
+    assert not limits.allow("a", 100.06)
+    assert sum(limits.allow("a", 200.0) for _ in range(50)) == 20
+
+
+def test_limits_remember_a_bounded_number_of_sources() -> None:
+    limits = RateLimits(1, 1000.0, 10)
+    assert limits.allow("first", 0.0)
+    assert not limits.allow("first", 0.0)
+    assert all(limits.allow(str(number), 0.0) for number in range(10))
+    assert limits.allow("first", 0.0)
+    assert not limits.allow("9", 0.0)

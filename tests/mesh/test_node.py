@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
 
@@ -134,7 +135,7 @@ async def test_unresolvable_peers_do_not_stop_the_others() -> None:
     async with _nodes(2) as nodes:
         errors = await nodes[1].node.connect(["no.such.host.invalid", "x:y", HOST.format(1)])
         assert len(errors) == 2
-        assert 'cannot resolve "no.such.host.invalid"' in errors[0]
+        assert '"no.such.host.invalid" has no IPv4 address' in errors[0]
         assert '"y" is not a port number' in errors[1]
         await _until(lambda: nodes[0].established() == 1)
         nodes[1].node.forget([HOST.format(1)])
@@ -149,8 +150,23 @@ async def test_dial_failure_is_kept_with_the_target() -> None:
         assert "refused" in str(next(iter(target.values())).last_error)
 
 
-async def test_names_are_resolved_once_ipv4_first() -> None:
+async def test_names_are_resolved_to_ipv4() -> None:
     peer = await resolve("localhost:6783")
     assert (peer.text, peer.ip, peer.port) == ("localhost:6783", "127.0.0.1", 6783)
-    assert (await resolve("[::1]:5")).ip == "::1"
-    assert (await resolve("::1")).port is None
+    for text in ("[::1]:5", "::1"):
+        with pytest.raises(ConfigError, match='"::1" has no IPv4 address'):
+            await resolve(text)
+
+
+async def test_a_flood_from_one_address_does_not_keep_a_peer_out() -> None:
+    async with _nodes(2) as (victim, peer):
+        with ExitStack() as opened:
+            for count in range(400):
+                sock = opened.enter_context(socket.socket())
+                sock.bind(("127.0.7.200", 0))
+                sock.connect((HOST.format(1), victim.node.port))  # the kernel answers
+                if count % 20 == 0:
+                    await anyio.lowlevel.checkpoint()
+            await peer.node.connect([HOST.format(1)])
+            await _until(lambda: victim.established() == 1 and peer.established() == 1, 5)
+            await _until(lambda: victim.node.refused > 200)

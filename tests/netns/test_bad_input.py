@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from pathlib import PurePath
 from typing import Any
 
 import pytest
@@ -182,16 +183,17 @@ async def test_unreadable_peers_file(host: Host) -> None:
 
 
 async def test_second_router_on_one_host() -> None:
-    """With the same sockets, with others, with another port: the first is not disturbed."""
+    """With the same folder, with another, with another port: the first is not disturbed."""
     async with Lab(2) as lab:
         await lab.start_weft()
         host = lab.hosts[0]
         one, other = lab.containers
         before = await picture(host)
-        elsewhere = ("--control-socket", f"{host.control_socket}2", "--http-addr", "")
+        folder = PurePath(host.control_socket).parent / "second"
+        elsewhere = ("--control-socket", str(folder / "router.sock"), "--http-addr", "")
         async with Pinging(one, other) as ping:
             for options, complaint in (
-                ((), "--control-socket"),
+                ((), r"already running \(pid \d+\); stop it with weft stop"),
                 (elsewhere, f"--port.*{PORT}.*in use"),
                 ((*elsewhere, "--port", "7000"), "vethwe-bridge.*another router"),
                 ((*elsewhere, "--port", "7000", "--capture", "packet"), "vethwe-bridge.*tun"),
@@ -235,5 +237,7 @@ async def test_a_clean_stop_leaves_no_socket(host: Host) -> None:
         assert host.weft is not None
         stack.callback(host.weft.close)
         assert await host.weft.stop() == 0
-    assert sorted(path.name for path in host.run_path.iterdir()) == ["notify.sock", "peers.toml"]
+    # The lock's file stays, unlocked: removing it would let two launches hold two files.
+    left = sorted(path.name for path in host.run_path.iterdir())
+    assert left == ["launch.lock", "notify.sock", "peers.toml"]
     host.weft = None

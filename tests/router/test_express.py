@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from base.errors import CaptureError
-from crypto.plain import PlainBox
+from crypto.sealed import SealedBox
 from native import lib
 from native.datapath import Batch, Datapath, Tables
 from router.express import Express
@@ -99,8 +99,8 @@ def make_node(index: int, ports: tuple[int, int]) -> Node:
     def on_events(batch: Batch) -> None:
         specials.extend(event.frame_len for event in batch.events())
 
-    egress = build_egress(datapath, holder, sock, PlainBox(), on_events)
-    ingress = build_ingress(datapath, holder, sock, PlainBox(), on_events)
+    egress = build_egress(datapath, holder, sock, SealedBox(datapath), on_events)
+    ingress = build_ingress(datapath, holder, sock, SealedBox(datapath), on_events)
     return Node(
         index,
         sock,

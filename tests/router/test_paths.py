@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from pyroute2 import IPRoute
 
 from base.errors import ConfigError, UnderlayError
 from base.ipc import Connection
 from native import lib
 from native.datapath import Datapath
 from router import paths as paths_module
-from router.forwarder import PathState, overlay_mtu
+from router.path_state import PathState
 from router.paths import Paths
 from router.peer_table import Neighbour
 from router.udp import SleeveSocket, path_mtu
+from router.underlay import overlay_mtu, underlay_mtu
 from tests.native.namespace import in_new_netns, set_mtu
 
 P1, P2 = b"\xce\0\0\0\0\1", b"\xce\0\0\0\0\2"
@@ -240,3 +242,19 @@ def test_sleeve_socket_errors_name_the_option() -> None:
     with pytest.raises(ConfigError, match=r"--host: 192\.0\.2\.1 is not an address of this host"):
         SleeveSocket("192.0.2.1", 6783, 65536)
     SleeveSocket("", 6783, 65536).close()
+
+
+@in_new_netns
+def test_before_any_neighbour_is_known_the_routes_say_what_fits() -> None:
+    assert underlay_mtu("", "weave") == 1500
+    with IPRoute() as netlink:
+        for name, mtu, address in (("up0", 9000, "10.1.0.1"), ("up1", 1400, "10.2.0.1")):
+            netlink.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"})
+            index = netlink.link_lookup(ifname=name)[0]
+            netlink.link("set", index=index, mtu=mtu, state="up")
+            netlink.link("set", ifname=f"{name}p", state="up")
+            netlink.addr("add", index=index, address=address, prefixlen=24)
+    assert underlay_mtu("", "weave") == 1400
+    assert underlay_mtu("", "up1") == 9000
+    assert underlay_mtu("10.1.0.1", "weave") == 9000
+    assert underlay_mtu("10.9.0.1", "weave") == 1500

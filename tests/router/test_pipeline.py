@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import CaptureError
 from capture.fake import FakePort
-from crypto.plain import PlainBox
+from crypto.sealed import SealedBox
 from native import lib
 from native.datapath import Batch, Datapath, Event
 from router.channel import Pool
@@ -42,7 +42,7 @@ class Rig:
         self.socket = FakeSocket()
         self.events: list[Event] = []
         self.errors: list[CaptureError] = []
-        box = PlainBox()
+        box = SealedBox(world.datapath)
         parts = (world.datapath, self.holder, self.socket, box, self._note)
         self.egress: Pipeline = build_egress(*parts)
         self.ingress: Pipeline = build_ingress(*parts)

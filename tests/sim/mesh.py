@@ -15,7 +15,7 @@ from base.counters import COUNTER_NAMES
 from base.ipc import BroadcastRoute, Connection, Delta, Peer, Snapshot, UnicastRoute
 from base.names import PeerName
 from capture.fake import FakePort
-from crypto.plain import PlainBox
+from crypto.sealed import SealedBox
 from mesh.routes import Graph, Link, broadcast_routes, unicast_routes
 from native.datapath import Batch, Datapath, Event, Message
 from router.intake import CaptureIntake, DatagramIntake, Turn
@@ -63,7 +63,7 @@ class Node:
         self.events: list[Event] = []
         holder = PortHolder(self.port)
         self.socket = FakeSocket(lambda message: mesh.carry(self, message))
-        box = PlainBox()
+        box = SealedBox(self.datapath)
         self.egress = build_egress(self.datapath, holder, self.socket, box, self._note)
         self.ingress = build_ingress(self.datapath, holder, self.socket, box, self._note)
         self.capture = CaptureIntake(self.datapath, holder, self.egress, self._failed)

@@ -1,0 +1,38 @@
+"""Text that came from elsewhere, made fit for a terminal.
+
+Nicknames and error texts are chosen by other routers: an escape sequence or a newline among them
+must neither move the cursor nor forge a line of a status page.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+#: What JSON leaves as it is and terminals may act on: DEL and C1, line and direction marks.
+_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""``text`` with every character that does not print written as ``\x1b`` or ``\u202e``."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def json_text(value: Any, indent: int = 0) -> str:
+    """``value`` as JSON, on one line or indented; safe on a terminal, the same to a decoder."""
+    body = msgspec.json.encode(value)
+    if indent:
+        body = msgspec.json.format(body, indent=indent)
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", body.decode())
+
+
+def _escaped(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode() if ord(char) > 127 else _ascii(char)
+
+
+def _ascii(char: str) -> str:
+    return f"\\x{ord(char):02x}"
