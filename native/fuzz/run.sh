@@ -27,6 +27,11 @@ out=build/fuzz
 clang=${CLANG:-clang}
 flags="-std=gnu11 -O2 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -Wall -Wextra -Werror \
 -Inative/include -Inative/src -Inative/fuzz"
+libraries="-pthread -lsodium -lcrypto"
+if echo '#include <intel-ipsec-mb.h>' | "$clang" -E - >/dev/null 2>&1; then
+    flags="$flags -DWEFT_IPSEC_MB"
+    libraries="$libraries -lIPSec_MB"
+fi
 mkdir -p "$out/obj" "$out/failed"
 
 if [ $# -eq 0 ]; then
@@ -45,7 +50,7 @@ for target in "$@"; do
     # comparisons in the oracles would only slow the run down; those in our code guide it
     "$clang" $flags -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-coverage=trace-cmp \
         -c "native/fuzz/$target.c" -o "$out/obj/target_$target.o"
-    "$clang" -fsanitize=fuzzer,address,undefined "$out/obj/target_$target.o" $objects -pthread -lsodium -lcrypto \
+    "$clang" -fsanitize=fuzzer,address,undefined "$out/obj/target_$target.o" $objects $libraries \
         -o "$out/$target"
 done
 [ -z "$build_only" ] || exit 0
@@ -60,6 +65,9 @@ for target in "$@"; do
         "$out/corpus/$target" "native/fuzz/corpus/$target" >"$log" 2>&1 || {
         failed=1
         tail -n 40 "$log"
+        for input in $(ls -t "$out/failed" | grep "^$target-" | head -n 1); do
+            echo "again: $out/$target $out/failed/$input"
+        done
     }
     grep -E "^stat::(number_of_executed|average_exec|new_units)|DONE.*cov:" "$log" || true
 done

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from native.build import LIBRARIES
+from native.build import LIBRARIES, has_ipsec_mb
 
 pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
 
@@ -23,6 +23,9 @@ FLAGS = [
     *(f"-I{NATIVE / folder}" for folder in ("include", "src", "fuzz")),
 ]
 LINK = ["-pthread", *(f"-l{name}" for name in LIBRARIES)]
+if has_ipsec_mb():
+    FLAGS.append("-DWEFT_IPSEC_MB")
+    LINK.append("-lIPSec_MB")
 
 
 def run(*command: str | Path) -> None:

@@ -1,0 +1,1 @@
+"""Fuzzers of the Python parsers; see README.md here."""
