@@ -41,6 +41,9 @@ from mesh.node import MeshNode, resolve
 
 #: How long the start waits to hear from the first peers: long enough for a name that is taken.
 SETTLE_S: Final = 2.0
+#: How long status shows a warning that was not repeated.
+WARNING_S: Final = 600.0
+_WARNINGS_MAX: Final = 16
 _SETTLE_STEP_S: Final = 0.02
 _RESOLVE_AGAIN_S: Final = 30.0
 
@@ -79,7 +82,7 @@ class MeshService:
         self._settings = settings
         self._store = store
         self._warnings = password.warnings
-        self._collisions: dict[str, str] = {}
+        self._told: dict[str, float] = {}
         self._refused_name: str | None = None
         self._router_seen = False
         self._dirty = anyio.Event()
@@ -124,8 +127,9 @@ class MeshService:
 
     def membership(self, _: Snapshot, __: RouterReport | None) -> Membership:
         """The mesh for status and reports."""
-        warnings = [*self._warnings, *self._collisions.values()]
-        return membership(self.node.core, self.node.now(), warnings)
+        now = self.node.now()
+        told = [text for text, at in self._told.items() if now - at < WARNING_S]
+        return membership(self.node.core, now, [*self._warnings, *told])
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Be a member until cancelled; started once the first peers were heard, or are slow.
@@ -256,17 +260,33 @@ class MeshService:
                 self._dirty.set()
             case events.NameCollision():
                 self._collided(event)
+            case events.NamesakesSeen():
+                self._twins_seen(event)
             case _:
                 pass
 
     def _collided(self, event: events.NameCollision) -> None:
         who = format_peer(event.peer, event.nick)
-        text = f"another router at {event.addr} has the name of this one, {who}"
+        where = f"at {event.addr}" if event.addr else "in this network"
+        text = f"another router {where} has the name of this one, {who}"
         if event.addr in self.node.core.maker.targets:
             self._refused_name = f"--name: {text}; give this host another name"
-        if event.addr not in self._collisions and len(self._collisions) < 16:
-            self._collisions[event.addr] = f"{text}; give one of them another --name"
-        log.error("name collision", extra=kv(peer=who, addr=event.addr))
+        self._warn(f"{text}; give one of them another --name")
+        log.error("name collision", extra=kv(peer=who, addr=event.addr or None))
+
+    def _twins_seen(self, event: events.NamesakesSeen) -> None:
+        hosts = sorted({addr.rpartition(":")[0] for addr in event.addrs})
+        where = " and ".join(hosts)
+        self._warn(f"routers at {where} share the name {event.peer}; give one another --name")
+        log.error("name shared by others", extra=kv(peer=event.peer, addrs=where))
+
+    def _warn(self, text: str) -> None:
+        """Show it in status until it is old."""
+        now = self.node.now()
+        fresh = {said: at for said, at in self._told.items() if now - at < WARNING_S}
+        if text in fresh or len(fresh) < _WARNINGS_MAX:
+            fresh[text] = now
+        self._told = fresh
 
     def router_news(self, news: RouterJoined | OverlayNews) -> None:
         """What the link to the router brought."""

@@ -28,6 +28,8 @@ from mesh.protocol import Tag
 
 HEADER_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 60.0
+#: No peer says why it closes; these are the reasons to do so before the first message.
+REFUSED: Final = "refused: too many connections there, or another router has our name"
 HEARTBEAT_S: Final = 30.0
 
 
@@ -84,6 +86,8 @@ class Connection:
         self.compatible = False
         self.restarted_peer = False
         self.registered = False
+        #: When a message last came; None before the first.
+        self.heard_at: float | None = None
         self._intro = intro
         self._done: IntroDone | None = None
         self._read_deadline = now + HEADER_TIMEOUT_S
@@ -144,12 +148,15 @@ class Connection:
                 return
             self._read_deadline = now + READ_TIMEOUT_S
             message = self._done.opener.open(body)
+            self.heard_at = now
             if message:
                 yield Message(message[0], message[1:])
 
     def end_of_stream(self) -> RemoteProtocolError:
         """What the end of the stream means now."""
-        return self._intro.end_of_stream() if self._done is None else RemoteProtocolError("EOF")
+        if self._done is None:
+            return self._intro.end_of_stream()
+        return RemoteProtocolError("EOF" if self.heard_at is not None else REFUSED)
 
     # --- writing ---------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ Source of truth: mesh specification 6, 7.3, 10.4 to 10.7.
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,7 @@ from mesh.gossip_router import GossipRouter
 from mesh.intro import Intro, IntroDone
 from mesh.local_peer import LocalPeer
 from mesh.maker import Attempt, ConnectionMaker, DirectPeer, OwnConnection, split_addr
+from mesh.namesakes import Namesakes, Twins
 from mesh.peer import Peer
 from mesh.peers import Peers
 from mesh.protocol import GOSSIP_TAGS, OVERLAY_TAGS, Tag
@@ -95,6 +97,8 @@ class MeshCore:
         self._introducing: set[int] = set()
         self._next_ident = 1
         self._events: list[events.Event] = []
+        self._namesakes = Namesakes()
+        self._twins = Twins()
         self._to_tell: set[PeerName] = set()
         self._timers: Timers[str | int] = Timers()
         self._timers.set(_GOSSIP, now + GOSSIP_INTERVAL_S)
@@ -313,6 +317,7 @@ class MeshCore:
                     if twin.conn_id == features.conn_id:
                         self._end(twin, refused, now, never_again=True)
             return
+        self._look_for_twins(connection, features, now)
         newcomer = Peer(features.name, features.nick, features.uid, 0, features.short_id)
         connection.peer, modified = self.peers.acquire_or_add(newcomer)
         connection.restarted_peer = connection.peer.uid != features.uid
@@ -345,6 +350,21 @@ class MeshCore:
         self._events.append(events.NameCollision(features.name, features.nick, connection.addr))
         theirs = f"{features.name}({features.nick})"
         return f'local "{ours}" and remote "{theirs}" peer names collision'
+
+    def _look_for_twins(self, connection: Connection, features: Features, now: float) -> None:
+        """Tell when the newcomer and the router that we are connected to share a name."""
+        existing = self.local.get(features.name)
+
+        def heard_at(uid: int) -> float:
+            theirs = existing.features if existing is not None else None
+            if existing is None or theirs is None or theirs.uid != uid:
+                return -math.inf
+            return -math.inf if existing.heard_at is None else existing.heard_at
+
+        addr = connection.addr
+        other = self._twins.introduced(features.name, features.uid, addr, now, heard_at)
+        if other is not None:
+            self._events.append(events.NamesakesSeen(features.name, (other, addr)))
 
     def _add(self, connection: Connection, features: Features, now: float) -> None:
         peer = connection.peer
@@ -408,6 +428,9 @@ class MeshCore:
         for merge in self.gossip.topology.take_merges():
             if merge.self_modified:
                 self._tell({self.options.name}, now)
+            for other in merge.other_selves:
+                if self._namesakes.heard(other.uid, other.version, now):
+                    self._events.append(events.NameCollision(other.name, other.nick, ""))
             if merge.changed:
                 self._recalculate_soon(now)
                 self._evaluate_soon(now)

@@ -93,11 +93,19 @@ class PeersGone:
 
 @dataclass(slots=True, frozen=True)
 class NameCollision:
-    """Another router, at ``addr``, bears our name."""
+    """Another router, at ``addr``, bears our name; "" when only gossip told of it."""
 
     peer: PeerName
     nick: str
     addr: str
+
+
+@dataclass(slots=True, frozen=True)
+class NamesakesSeen:
+    """Two other routers, at these addresses, bear the same name."""
+
+    peer: PeerName
+    addrs: tuple[str, str]
 
 
 Event = (
@@ -110,4 +118,5 @@ Event = (
     | RoutesChanged
     | PeersGone
     | NameCollision
+    | NamesakesSeen
 )

@@ -288,7 +288,7 @@ def _error_text(err: BaseException) -> str:
 def _socket_error(err: BaseException) -> str:
     """Why reading or writing ended; a reset is as good as an end of stream ("")."""
     cause = err.__cause__ if isinstance(err.__cause__, OSError) else err
-    reset = isinstance(cause, OSError) and cause.errno == errno.ECONNRESET
+    reset = isinstance(cause, OSError) and cause.errno in (errno.ECONNRESET, errno.EPIPE)
     return "" if reset else _error_text(err)
 
 

@@ -33,12 +33,14 @@ VERSION_END: Final = (1 << 64) - 1
 class Merge:
     """What an update did. ``names`` are those it described, ``changed`` those that were news.
 
-    ``self_modified``: our own record changed and has to be told.
+    ``self_modified``: our own record changed and has to be told. ``other_selves``: records of us
+    that another incarnation made.
     """
 
     names: frozenset[PeerName] = frozenset()
     changed: frozenset[PeerName] = frozenset()
     self_modified: bool = False
+    other_selves: tuple[Summary, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -153,10 +155,13 @@ class Peers:
         for name in unknown:
             self._by_name[name] = Peer(name)
         changed: set[PeerName] = set()
+        other_selves: list[Summary] = []
         self_modified = lost_short_id = False
         for record, connections in zip(records, lists, strict=True):
             if record.name == self.ourself.name:
-                self_modified |= self._outlive(record.summary)
+                if record.summary.uid != self.ourself.uid:
+                    other_selves.append(record.summary)
+                    self_modified |= self._outlive(record.summary)
                 continue
             peer = self._by_name[record.name]
             if connections is None or not (
@@ -170,9 +175,8 @@ class Peers:
             self.generation += 1
         if lost_short_id:
             self_modified |= self._reassign_short_id()
-        return Merge(
-            frozenset(record.name for record in records), frozenset(changed), self_modified
-        )
+        names = frozenset(record.name for record in records)
+        return Merge(names, frozenset(changed), self_modified, tuple(other_selves))
 
     def _list_to_read(self, record: PeerRecord) -> Connections | None:
         """The record's connections, unless the record is no news by its first fields."""
@@ -186,7 +190,7 @@ class Peers:
     def _outlive(self, record: Summary) -> bool:
         """Raise our version past that of another incarnation of us."""
         ours = self.ourself
-        if record.uid == ours.uid or record.version < ours.version:
+        if record.version < ours.version:
             return False
         if ours.version == VERSION_END:
             return False  # saturated: nothing is left to outlive it with
