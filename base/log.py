@@ -21,6 +21,8 @@ from base.clock import Clock, MonotonicClock
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("kv", "json")
+#: Libraries whose debug records dump every message they see.
+_CHATTERING: Final = ("pyroute2", "asyncio", "httpcore", "httpx")
 
 _FIELDS: Final = "weft_fields"
 
@@ -130,3 +132,5 @@ def setup(level: str = "info", style: str = "kv", stream: TextIO | None = None) 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _CHATTERING:
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))

@@ -129,6 +129,7 @@ class Forwarder:
         self._began_at = now
         self._expires_at = now + TIMEOUT_S
         self._heartbeat_at: float | None = now if addr else None
+        self._first_heartbeat_at: float | None = None
         self._frag_test_at: float | None = None
         self._frag_tested_at: float | None = None
         self._probed: tuple[int, float | None] | None = None
@@ -219,6 +220,8 @@ class Forwarder:
             return
         if kind == HEARTBEAT_ACK:
             if self.addr:  # it cannot have heard us otherwise
+                if self._first_heartbeat_at is not None and self.path.round_trip_s is None:
+                    self.path.round_trip_s = now - self._first_heartbeat_at
                 self._establish(now)
         elif kind == FRAGMENTS_ACK:
             if not self.stack_frag and self._frag_tested_at is not None:
@@ -274,6 +277,8 @@ class Forwarder:
         self._actions.append(SendSpecial(lib.WN_PMTU_PROBE_LEN, df=True))
 
     def _send_heartbeat(self, now: float) -> None:
+        if self._first_heartbeat_at is None:
+            self._first_heartbeat_at = now
         established = self.state is State.ESTABLISHED
         self._heartbeat_at = now + (SLOW_HEARTBEAT_S if established else FAST_HEARTBEAT_S)
         self._send_heartbeat_frame()
@@ -295,6 +300,9 @@ class Forwarder:
     def _path_did(self, changed: bool, now: float) -> None:
         if changed:
             self._set_mtu()
+            if self.stack_frag and self.path.narrower_than_believed:
+                # the kernel cuts by what it believes: such fragments get lost as well
+                self._test_fragments(now)
         for size in self.path.take_tests():
             again = self._probed is not None and self._probed[0] == size
             self._probed = (size, None if again else now)
@@ -307,6 +315,7 @@ class Forwarder:
         if self._probed is not None and self._probed[0] == size:
             if self._probed[1] is not None:
                 self._rtts.append(now - self._probed[1])
+                self.path.round_trip_s = max(self._rtts)
             self._probed = None
 
     def _set_mtu(self) -> None:

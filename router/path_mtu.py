@@ -8,6 +8,9 @@ over TCP, proves it. While the answer stays away, bisection goes down to what is
                       ▼
                 bisect between 552 and the size that failed
 
+Where answers are known to come soon, fewer tries are made: a size that does not get through costs
+0.3 s then instead of 2.6 s.
+
 Two cases that the original does not have. *Black hole*: a probe of the MTU in use (each slow
 heartbeat has one) stays unanswered several times: if a small test is answered, the path has become
 narrower without a word, and the search begins; if not, the path is down and the MTU stays. *Wider
@@ -19,6 +22,7 @@ Source of truth: sleeve specification 9.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -27,6 +31,9 @@ MTU_FLOOR: Final = 552
 PACKET_MAX: Final = 65535
 TRIES_MAX: Final = 8
 FIRST_WAIT_S: Final = 0.010
+#: Tests go on for so many round trips, and for this long at least.
+PATIENCE_TRIPS: Final = 10
+PATIENCE_S: Final = 0.3
 #: A probe of the MTU in use is repeated after this long, and believed lost after so many.
 PROBE_WAIT_S: Final = 1.0
 PROBES_MAX: Final = 4
@@ -52,6 +59,8 @@ class PathMtu:
         #: What the kernel last said, bytes of outer IP packet; 0: nothing yet.
         self.kernel_bytes = 0
         self.deadline: float | None = None
+        #: How soon answers come, at most; None: not known.
+        self.round_trip_s: float | None = None
         self._aim = _Aim.NOTHING
         self._candidate = 0
         self._good = 0
@@ -134,7 +143,7 @@ class PathMtu:
         if self._probing:
             self._probe_missed(now)
             return False
-        if self._tries < TRIES_MAX:
+        if self._tries < self._tries_max:
             self._test(now)
             return False
         if self._aim is _Aim.FIT:
@@ -143,6 +152,13 @@ class PathMtu:
         return False
 
     # --- the search ------------------------------------------------------------------------------
+
+    @property
+    def _tries_max(self) -> int:
+        if self.round_trip_s is None:
+            return TRIES_MAX
+        patience_s = max(PATIENCE_S, PATIENCE_TRIPS * self.round_trip_s)
+        return min(TRIES_MAX, math.ceil(math.log2(patience_s / FIRST_WAIT_S + 1)))
 
     def _fitting(self, kernel_bytes: int) -> int:
         # 68 is IPv4's own minimum

@@ -155,6 +155,30 @@ def _passed_with_life(forwarder: Forwarder, until: float) -> list[tuple[float, A
     return out
 
 
+def test_fragments_are_tested_again_when_the_path_turns_out_narrower_than_believed() -> None:
+    forwarder = _established()
+    forwarder.refused(1500, 1.0)
+    forwarder.control(MTU_ACK, (1438).to_bytes(2, "big"), 1.0)
+    forwarder.control(FRAGMENTS_ACK, b"", 1.0)
+    assert forwarder.take_actions()[-1] == SetMtu(1438, True)
+    # the path has become one of 1000 bytes: what the kernel cuts by 1500 is lost
+    now, sent = 1.0, list[Action]()
+    while now < 40.0 and forwarder.stack_frag:
+        actions = forwarder.take_actions()
+        sent += actions
+        for action in actions:
+            if isinstance(action, SendSpecial) and action.df and action.length <= 1000 + 14:
+                size = (action.length - 14).to_bytes(2, "big")
+                forwarder.control(MTU_ACK, size, now)
+        if not actions:
+            assert forwarder.deadline is not None
+            now = forwarder.deadline
+            forwarder.timeout(now)
+    assert FRAG_TEST not in sent
+    assert forwarder.path.mtu == 1000
+    assert forwarder.take_actions() == [SetMtu(1000, True), SetMtu(1000, False), FRAG_TEST]
+
+
 def test_tests_of_the_neighbour_are_answered() -> None:
     forwarder = _established()
     forwarder.frag_test(True, 1.0)

@@ -70,6 +70,20 @@ def test_the_kernel_is_too_hopeful(carries: int) -> None:
     assert path.now == pytest.approx(failures * FIRST_WAIT_S * (2**TRIES_MAX - 1))
 
 
+@pytest.mark.parametrize(
+    ("round_trip_s", "tries"), [(0.001, 5), (0.03, 5), (0.05, 6), (0.2, 8), (5.0, TRIES_MAX)]
+)
+def test_known_round_trips_shorten_it(round_trip_s: float, tries: int) -> None:
+    path = Path(1000)
+    path.search.round_trip_s = round_trip_s
+    path.search.refused(1500, 0.0)
+    assert path.settle() == 1000
+    assert path.sent[:tries] == [1438] * tries
+    assert path.sent[tries] != 1438
+    failures = len({size for size in path.sent if size > 1000})
+    assert path.now == pytest.approx(failures * FIRST_WAIT_S * (2**tries - 1))
+
+
 @given(carries=st.integers(MTU_FLOOR, 9000), kernel=st.integers(MTU_FLOOR + PLAIN, 9062))
 @settings(max_examples=200, deadline=None)
 def test_it_ends_at_the_largest_size_that_gets_through(carries: int, kernel: int) -> None:
