@@ -46,10 +46,24 @@ class RawResult(msgspec.Struct, frozen=True):
     udp_gbps: float
 
 
+class LinkResult(msgspec.Struct, frozen=True):
+    """One connection as ``node`` sees it; ``mtu`` in bytes, None what it does not know yet."""
+
+    node: str
+    peer: str
+    outbound: bool
+    state: str
+    cipher: str
+    mtu: int | None
+    rtt_ms: float | None
+    degraded: str
+
+
 class Summary(msgspec.Struct, frozen=True):
     """What ``--json`` prints; ``nodes`` is their number."""
 
     pairs: tuple[PairResult, ...]
+    connections: tuple[LinkResult, ...]
     raw: RawResult
     nodes: int
     encrypted: bool
@@ -167,8 +181,24 @@ async def _run(options: Options) -> Findings:
             way = await follow(lab, lab.containers[0], _far_end(lab), encrypted=options.encrypted)
             reports = {host.name: await host.report() for host in lab.hosts}
             step("remove everything")
-    summary = Summary(tuple(pairs), raw, nodes, options.encrypted, lab.topology)
+    links = tuple(_links(reports))
+    summary = Summary(tuple(pairs), links, raw, nodes, options.encrypted, lab.topology)
     return Findings(summary, way, reports, tuple(errors))
+
+
+def _links(reports: dict[str, dict[str, Any]]) -> Iterator[LinkResult]:
+    for node, report in reports.items():
+        for each in report["Router"]["Connections"]:
+            yield LinkResult(
+                node=node,
+                peer=each["NickName"] or each["Address"],
+                outbound=each["Outbound"],
+                state=each["State"],
+                cipher=each["Cipher"] or "none",
+                mtu=each["MTU"],
+                rtt_ms=each["RTTMilliseconds"],
+                degraded=each["Degraded"] or "",
+            )
 
 
 def _ordered_pairs(lab: Lab) -> Iterator[tuple[Container, Container]]:

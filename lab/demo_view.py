@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from lab.demo_run import Findings, Hop, PairResult, RawResult
+    from lab.demo_run import Findings, Hop, LinkResult, PairResult, RawResult
 
 _PIPE_WIDTH = 120
 _DUMP_BYTES = 80
@@ -74,7 +74,7 @@ def show(findings: Findings) -> None:
         "every router, container and iperf3 shares this machine's cores"
     )
     console.print(_pairs_table(summary.pairs, summary.raw))
-    console.print(_links_table(findings.reports))
+    console.print(_links_table(summary.connections))
     _show_way(console, findings.way, encrypted=summary.encrypted)
     console.print(_fdb_table(findings.reports))
     console.print(_counter_table(findings.reports))
@@ -112,25 +112,25 @@ def _ratio(value: float | None, of: float) -> str:
     return "–" if value is None or not of else f"{value / of:.2f}"
 
 
-def _links_table(reports: dict[str, dict[str, Any]]) -> Table:
+def _links_table(links: tuple[LinkResult, ...]) -> Table:
     table = Table(title="Connections", title_justify="left")
-    for heading in ("node", "peer", "state", "overlay", "cipher"):
+    for heading in ("node", "", "peer", "state", "overlay", "cipher"):
         table.add_column(heading)
     for heading in ("MTU", "RTT ms"):
         table.add_column(heading, justify="right")
     table.add_column("degraded")
-    for node, report in reports.items():
-        for link in report["Forwarders"]:
-            table.add_row(
-                node,
-                link["NickName"],
-                link["State"],
-                "sleeve",
-                link["Cipher"],
-                str(link["MTU"]),
-                _number(link["RTTMilliseconds"], 1),
-                link["Degraded"] or "",
-            )
+    for link in links:
+        table.add_row(
+            link.node,
+            "→" if link.outbound else "←",
+            link.peer,
+            link.state,
+            "sleeve",
+            link.cipher,
+            str(link.mtu or "–"),
+            _number(link.rtt_ms, 1),
+            link.degraded,
+        )
     return table
 
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from control import state
 from control.api import status
+from control.cli import options
+from mesh import core
 from tests.control.processes import ROOT, weft
 from tests.control.served import Served
 from tests.control.views import forwarder, live, member, node, target
@@ -193,3 +196,9 @@ def test_help_has_examples(command: str) -> None:
     done = weft(command, "--help")
     assert done.returncode == 0
     assert f"weft {command}" in done.stdout.split("Examples:")[1]
+
+
+def test_defaults_are_those_of_the_rooms_that_use_them() -> None:
+    assert options.DEFAULT_PREFIX == state.DEFAULT_PREFIX
+    assert options.CONN_LIMIT == core.CONN_LIMIT
+    assert options.DEFAULT_PORT == core.DEFAULT_PORT

@@ -87,6 +87,28 @@ def test_json() -> None:
 
 @needs_root
 @pytest.mark.netns
+def test_encrypted() -> None:
+    done = subprocess.run(
+        [*DEMO, "--nodes", "3", "--topology", "ring", "--encrypted", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment("none"),
+        timeout=55,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["encrypted"] is True
+    assert all(pair["ok"] and pair["mtu"] == 1414 for pair in summary["pairs"])
+    # each node has its two neighbours of the ring, and none in clear
+    assert len(summary["connections"]) == 6
+    for connection in summary["connections"]:
+        assert connection["cipher"] in ("aes-256-gcm", "secretbox")
+        assert connection["state"] == "established"
+
+
+@needs_root
+@pytest.mark.netns
 def test_tables() -> None:
     done = subprocess.run(
         [*DEMO, "--nodes", "2"],
