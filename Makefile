@@ -20,7 +20,7 @@ test:
 	@tools/lint.sh
 	@tools/sanitize.sh
 	@tools/fuzz.sh
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@tools/tests.sh $(PYTEST_ARGS)
 
 bench:
 	@tools/setup.sh bench

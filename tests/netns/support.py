@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import httpx
 import msgspec
 import pytest
 
@@ -33,6 +34,8 @@ TOOLS = Path(__file__).resolve().parent / "tools"
 BENCH_TOOLS = Path(__file__).resolve().parents[2] / "bench" / "tools"
 #: Ten milliseconds and more are rounded up to clock ticks by ping, to 16 ms on many kernels.
 PING_INTERVAL_S = 0.009
+PASSWORD = "correct horse battery"
+CIPHERS = ("secretbox", "aes-256-gcm")
 #: IP, UDP, sender, record header, inner Ethernet (spec: sleeve 9.1).
 OVERHEAD = 62
 _ANSWER = re.compile(r"(?m)^\[([0-9.]+)\] \d+ bytes from .* icmp_seq=(\d+) .*time=[0-9.]+ ms$")
@@ -78,6 +81,18 @@ async def counters(host: Host) -> dict[str, int]:
     """The node's counters as its report tells them."""
     found: dict[str, int] = (await host.report())["Counters"]
     return found
+
+
+def proc_file(pid: int, name: str) -> bytes:
+    """What /proc tells of a process."""
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+async def http_get(host: Host, path: str) -> str:
+    """The body of what the node's API answers on its Unix socket."""
+    transport = httpx.AsyncHTTPTransport(uds=str(host.run_path / "weave.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://weft") as client:
+        return (await client.get(path)).raise_for_status().text
 
 
 def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
