@@ -39,8 +39,9 @@ from mesh.core import CONN_LIMIT, MeshOptions
 from mesh.maker import DirectPeer, TargetState
 from mesh.node import MeshNode, resolve
 
-#: How long the start waits to hear from the first peers: long enough for a name that is taken.
-SETTLE_S: Final = 2.0
+#: How long the start waits to hear from the first peers: long enough for a name that is taken, on
+#: a busy host too. A dial that nobody answers takes longer and is waited for no further.
+SETTLE_S: Final = 4.0
 #: How long status shows a warning that was not repeated.
 WARNING_S: Final = 600.0
 _WARNINGS_MAX: Final = 16

@@ -181,6 +181,10 @@ class Connection:
         """Whether :meth:`bytes_to_send` may have something."""
         return bool(self.queue) or self._intro.has_bytes
 
+    def last_words(self) -> bytes:
+        """What is left to say of our introduction, for a connection that is being closed."""
+        return self._intro.bytes_to_send()
+
     def bytes_to_send(self) -> bytes:
         """Everything that waits to be sent, sealed and framed. Ask when the socket can take it.
 

@@ -451,7 +451,7 @@ class MeshCore:
         del self._connections[connection.ident]
         self._introducing.discard(connection.ident)
         self._timers.cancel(connection.ident)
-        self._events.append(events.Close(connection.ident, reason))
+        self._events.append(events.Close(connection.ident, reason, connection.last_words()))
         peer = connection.peer
         if peer is not None:
             self.peers.release(peer)

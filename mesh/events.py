@@ -21,10 +21,15 @@ class Dial:
 
 @dataclass(slots=True, frozen=True)
 class Close:
-    """Close this TCP connection; the core has forgotten it. ``reason`` is for the log."""
+    """Close this TCP connection; the core has forgotten it. ``reason`` is for the log.
+
+    ``last_words`` is what is left of our introduction, to be sent first if the socket takes it at
+    once: a peer that we refuse learns from it who we are, and so why.
+    """
 
     conn: int
     reason: str
+    last_words: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True, frozen=True)

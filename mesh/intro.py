@@ -19,11 +19,11 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from base import gob
 from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
 from crypto.ciphers import transcript
 from crypto.handshake import KEY_LEN, KeyPair, session_key
 from crypto.tcp import TcpOpener, TcpSealer
-from mesh import gob
 from mesh.features import Features
 from mesh.framing import BODY_LEN_MAX, FrameReader, PlainOpener, PlainSealer, frame
 

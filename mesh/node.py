@@ -18,7 +18,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,9 @@ _SOURCES_MAX: Final = 4096
 #: Three SYNs. The next attempt is not far.
 DIAL_TIMEOUT_S: Final = 5.0
 READ_LEN: Final = 65536
+#: They are few and the socket's buffer is empty: only a peer that never read makes us wait.
+LAST_WORDS_S: Final = 0.5
+_SOCKET_ERRORS: Final = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 Handler = Callable[[events.Event], None]
 
@@ -53,6 +56,7 @@ class _Link:
     stream: SocketStream
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     wake: anyio.Event = field(default_factory=anyio.Event)
+    last_words: bytes = field(default=b"", repr=False)
 
 
 class MeshNode:
@@ -152,6 +156,7 @@ class MeshNode:
         elif isinstance(event, events.Close):
             log.info("connection closed", extra=kv(conn=event.conn, reason=event.reason))
             if (link := self._links.pop(event.conn, None)) is not None:
+                link.last_words = event.last_words
                 link.scope.cancel()
         elif self._handler is not None:
             self._handler(event)
@@ -212,8 +217,11 @@ class MeshNode:
                         tasks.start_soon(self._write, ident, link)
                         reason = await self._read(ident, stream)
                         tasks.cancel_scope.cancel()
-                except* (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as group:
+                except* _SOCKET_ERRORS as group:
                     reason = _socket_error(group.exceptions[0])
+            if link.last_words:
+                with anyio.move_on_after(LAST_WORDS_S, shield=True), suppress(*_SOCKET_ERRORS):
+                    await stream.send(link.last_words)
         self._links.pop(ident, None)
         self.core.closed(ident, self._clock.now(), reason)
         self.pump()

@@ -15,9 +15,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from base import gob
 from base.errors import RemoteProtocolError
 from base.names import PeerName
-from mesh import gob
 
 CHANNEL_LEN_MAX: Final = 255
 

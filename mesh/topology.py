@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
+from base import gob
 from base.errors import RemoteProtocolError
 from base.names import NAME_LEN, PeerName
-from mesh import gob
 from mesh.features import SHORT_ID_BITS
 from mesh.peer import ConnectionRecord, Connections, Peer
 

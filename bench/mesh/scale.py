@@ -23,8 +23,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from base import gob
 from base.names import PeerName
-from mesh import gob
 from mesh.core import MeshCore, MeshOptions
 from mesh.features import Features
 from mesh.framing import frame

@@ -8,16 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from base import ipc
+from base import gob, ipc
 from base.names import PeerName
 from crypto.tcp import TcpSealer
-from mesh import gob
 from mesh.framing import frame
 from mesh.peer import ConnectionRecord, Peer
 from mesh.topology import encode_update
 from tests.fuzz.core import NAMES, Op
 from tests.fuzz.wire import FEATURES, KEY
-from tests.mesh.vectors import load
+from tests.golden import load
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 PEERS_FILE: Final = """mtu = 1410

@@ -9,14 +9,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from base import ipc
+from base import gob, ipc
 from base.errors import CryptoError, DecryptError, RemoteProtocolError
 from base.names import PeerName
 from crypto.ciphers import Cipher, choose
 from crypto.handshake import KeyPair, session_key
 from crypto.session import SleeveSession
 from crypto.tcp import TcpOpener, TcpSealer
-from mesh import gob
 from mesh.features import Features
 from mesh.framing import FrameReader
 from mesh.intro import Intro, IntroDone

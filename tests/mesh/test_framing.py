@@ -9,7 +9,7 @@ import pytest
 from base.errors import DecryptError, LocalProtocolError, RemoteProtocolError
 from crypto.tcp import TAG_LEN, TcpOpener, TcpSealer
 from mesh.framing import BODY_LEN_MAX, FrameReader, frame
-from tests.mesh.vectors import load
+from tests.golden import load
 
 VECTORS = load("tcp_framing")
 

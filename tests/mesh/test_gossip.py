@@ -23,7 +23,7 @@ from mesh.protocol import Envelope, Tag, decode_envelope, encode_envelope
 from mesh.route_table import RouteTable
 from mesh.routes import Graph, Link, unicast_routes
 from mesh.topology import decode_update, encode_update
-from tests.mesh.vectors import load
+from tests.golden import load
 
 VECTORS = load("fnv_and_unknown_channels")
 US = PeerName.from_int(1)

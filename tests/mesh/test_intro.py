@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base import gob
 from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
 from crypto.handshake import KeyPair
-from mesh import gob
 from mesh.features import Features
 from mesh.framing import frame
 from mesh.intro import FEATURES_LEN_MAX, Intro, IntroDone, IntroState, choose_version, encode_header
-from tests.mesh.vectors import load
+from tests.golden import load
 
 VECTORS = load("handshake")
 SESSIONS = VECTORS["sessions"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 
+from base import gob
 from base.names import PeerName
-from mesh import events, gob
+from mesh import events
 from mesh.core import MeshCore, MeshOptions
 from mesh.features import Features
 from mesh.framing import frame

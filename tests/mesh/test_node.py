@@ -16,6 +16,8 @@ from base.errors import ConfigError
 from base.names import PeerName
 from mesh import events
 from mesh.core import MeshOptions
+from mesh.features import Features
+from mesh.intro import Intro, encode_header
 from mesh.node import MeshNode, resolve
 
 pytestmark = pytest.mark.anyio
@@ -101,13 +103,14 @@ async def test_a_node_that_stops_is_forgotten() -> None:
         await _until(lambda: any(isinstance(e, events.PeersGone) for e in nodes[0].seen))
 
 
-async def _read_to_the_end(stream: SocketStream) -> None:
+async def _read_to_the_end(stream: SocketStream) -> bytes:
+    heard = b""
     with anyio.fail_after(5):
         try:
             while True:
-                await stream.receive()
+                heard += await stream.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
-            return
+            return heard
 
 
 async def test_noise_is_refused_and_the_node_lives() -> None:
@@ -122,6 +125,24 @@ async def test_noise_is_refused_and_the_node_lives() -> None:
         await nodes[1].node.connect([HOST.format(1)])
         await _until(lambda: nodes[0].established() == 1)
         await _until(lambda: len(nodes[0].node.core.connections()) == 1)
+
+
+async def test_who_is_refused_hears_who_refuses() -> None:
+    """Even one whose whole introduction comes at once, before we have said any of ours."""
+    async with _nodes(1) as (victim,):
+        ours = Features(victim.node.core.options.name, "namesake", 5, 6)
+        intro = Intro(ours, outbound=True)
+        intro.receive(encode_header(2, 2) + b"\0")
+        stream = await anyio.connect_tcp(HOST.format(1), victim.node.port)
+        async with stream:
+            await stream.send(intro.bytes_to_send())
+            heard = await _read_to_the_end(stream)
+        assert heard.startswith(encode_header(2, 2) + b"\0")
+        done = intro.receive(heard[len(encode_header(2, 2)) + 1 :])
+        assert done is not None
+        assert done.features.uid == victim.node.core.options.uid
+        collisions = [event for event in victim.seen if isinstance(event, events.NameCollision)]
+        assert [event.nick for event in collisions] == ["namesake"]
 
 
 async def test_a_port_in_use_is_told_in_one_line() -> None:

@@ -16,7 +16,7 @@ from mesh.peer import ConnectionRecord, Peer
 from mesh.peers import VERSION_END, Peers
 from mesh.short_ids import SHORT_IDS, ShortIDs
 from mesh.topology import PeerRecord, decode_update, encode_update
-from tests.mesh.vectors import load
+from tests.golden import load
 
 VECTORS = load("topology_gossip")
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base import gob
 from base.errors import RemoteProtocolError
 from base.names import PeerName
-from mesh import gob
 from mesh.protocol import Envelope, Tag, decode_envelope, encode_envelope
-from tests.mesh.vectors import load
+from tests.golden import load
 
 VECTORS = load("gossip_envelope")["vectors"]
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from base import gob
 from base.names import PeerName
 from crypto.handshake import KeyPair
-from mesh import events, gob
+from mesh import events
 from mesh.connection import ConnectionState
 from mesh.core import MeshCore, MeshOptions
 from mesh.features import Features
@@ -25,7 +26,7 @@ from mesh.intro import Intro, IntroDone
 from mesh.maker import DirectPeer
 from mesh.protocol import GOSSIP_TAGS, OVERLAY_TAGS, Tag, decode_envelope, encode_envelope
 from mesh.topology import CHANNEL, decode_update
-from tests.mesh.vectors import load
+from tests.golden import load
 
 OTHER = {"outbound": "inbound", "inbound": "outbound"}
 

@@ -144,6 +144,9 @@ class Host:
             self.added.pop(event.conn, None)
             if link is not None and link.open:
                 link.open = False
+                if event.last_words:
+                    said = event.last_words
+                    self.net.later(LATENCY_S, self.net.deliver, link, self, event.conn, said)
                 self.net.later(LATENCY_S, self.net.deliver_end, link, self, event.conn)
         elif isinstance(event, events.ConnectionAdded):
             self.added[event.conn] = event

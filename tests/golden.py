@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "vectors"
+FOLDER = Path(__file__).parent / "vectors"
 
 
 @functools.cache

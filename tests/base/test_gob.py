@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import gob
+from base import gob
 from mesh.topology import encode_update
-from tests.mesh.vectors import load
+from tests.golden import load
 
 SCALARS = load("gob_basics")["scalars"]
 COMPOSITES = {entry["what"]: entry for entry in load("gob_basics")["composites"]}
