@@ -14,7 +14,8 @@ Hostile input costs no more than its own length: counts are checked against the 
 left, nesting is limited. Whatever is wrong raises :class:`GobError`, or :class:`GobEndError` for
 a clean end between two messages.
 
-It stands in base since mesh and ipam share it. Source of truth: mesh specification 8, vectors ``gob_basics.json``.
+It stands in base since mesh and ipam share it. Source of truth: mesh specification 8, vectors
+``gob_basics.json``.
 """
 
 from __future__ import annotations
