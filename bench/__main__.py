@@ -1,6 +1,6 @@
-"""``python -m bench [stages] [system]``: run benchmarks, write bench/results, print the tables.
+"""``python -m bench [stages] [mesh] [ciphers] [system]``: run benchmarks, print and keep results.
 
-Without arguments both parts run. A part that is left out is taken from the last run if it is there.
+Without arguments all parts run. A part that is left out is taken from the last run if it is there.
 Exit codes: 0 measured (whatever the verdicts), 1 something could not be measured.
 """
 
@@ -10,22 +10,37 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
 
 from base.errors import ConfigError, WeftError
 from bench import environment, report
-from bench.figures import Benchmark, BenchmarkFile, Figures, add_stages, add_system
+from bench.figures import (
+    Benchmark,
+    BenchmarkFile,
+    Figures,
+    add_ciphers,
+    add_mesh,
+    add_stages,
+    add_system,
+)
+from bench.mesh import scale
+from bench.mesh.node_cost import measure_all
+from bench.mesh.result import MeshResult
+from bench.system.ciphers import CipherResult
+from bench.system.ciphers import run as run_ciphers
 from bench.system.run import SystemResult
 from bench.system.run import run as run_system
 
-PARTS = ("stages", "system")
+PARTS = ("stages", "mesh", "ciphers", "system")
 #: More than this, before anything was started, and results are marked as doubtful.
 BUSY_PERCENT = 10.0
 BUILD = environment.ROOT / "build" / "bench"
 RESULTS = environment.RESULTS
+
+_Result = TypeVar("_Result")
 
 
 def measure_stages(file: Path) -> None:
@@ -49,6 +64,28 @@ def measure_stages(file: Path) -> None:
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
         raise WeftError("a stage benchmark failed")
+
+
+def measure_mesh(file: Path) -> None:
+    """Run bench/mesh.
+
+    Raises:
+        WeftError: it cannot run here, or the lab failed.
+    """
+    print("mesh: a real node among 100; handshakes, convergence, growth", flush=True)
+    result = MeshResult(node=anyio.run(measure_all), scale=scale.measure())
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
+def measure_ciphers(file: Path) -> None:
+    """Run bench/system/ciphers.
+
+    Raises:
+        WeftError: it cannot run here, or the lab failed.
+    """
+    print("ciphers: plain, secretbox, AES-256-GCM", flush=True)
+    result = anyio.run(run_ciphers, BUILD)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
 
 
 def measure_system(file: Path) -> None:
@@ -80,16 +117,18 @@ def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
     return flat
 
 
-def read_results() -> tuple[SystemResult | None, list[Benchmark]]:
-    """What is in bench/results."""
-    system: SystemResult | None = None
-    benchmarks: list[Benchmark] = []
-    if (RESULTS / "system.json").exists():
-        system = msgspec.json.decode((RESULTS / "system.json").read_bytes(), type=SystemResult)
-    if (RESULTS / "stages.json").exists():
-        raw = (RESULTS / "stages.json").read_bytes()
-        benchmarks = msgspec.json.decode(raw, type=BenchmarkFile).benchmarks
-    return system, benchmarks
+def read_result(part: str, kind: type[_Result]) -> _Result | None:
+    """What is in bench/results of one part; None when it was never measured."""
+    file = RESULTS / f"{part}.json"
+    return msgspec.json.decode(file.read_bytes(), type=kind) if file.exists() else None
+
+
+_MEASURE = {
+    "stages": measure_stages,
+    "mesh": measure_mesh,
+    "ciphers": measure_ciphers,
+    "system": measure_system,
+}
 
 
 def main(parts: list[str]) -> None:
@@ -101,7 +140,7 @@ def main(parts: list[str]) -> None:
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise ConfigError(f"unknown part {unknown[0]}: give {' or '.join(PARTS)}, or nothing")
+        raise ConfigError(f"unknown part {unknown[0]}: give {', '.join(PARTS)} or nothing")
     start = time.monotonic()
     busy_percent = environment.busy_percent()
     if busy_percent > BUSY_PERCENT:
@@ -109,21 +148,25 @@ def main(parts: list[str]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     for part in parts or PARTS:
         (RESULTS / f"{part}.json").unlink(missing_ok=True)
-    if not parts or "stages" in parts:
-        measure_stages(RESULTS / "stages.json")
-    if not parts or "system" in parts:
-        measure_system(RESULTS / "system.json")
-    system, benchmarks = read_results()
+    for part in PARTS:
+        if not parts or part in parts:
+            _MEASURE[part](RESULTS / f"{part}.json")
     figures = Figures()
-    if system is not None:
+    if (system := read_result("system", SystemResult)) is not None:
         add_system(figures, system)
+    if (ciphers := read_result("ciphers", CipherResult)) is not None:
+        add_ciphers(figures, ciphers)
+    if (mesh := read_result("mesh", MeshResult)) is not None:
+        add_mesh(figures, mesh)
+    stages = read_result("stages", BenchmarkFile)
+    benchmarks: list[Benchmark] = stages.benchmarks if stages is not None else []
     add_stages(figures, benchmarks)
     flat = summary(figures, system)
     flat["busy_before_percent"] = round(busy_percent, 1)
     text = msgspec.json.format(msgspec.json.encode(flat))
     (RESULTS / "summary.json").write_bytes(text + b"\n")
     pictures = report.plot(RESULTS, system, benchmarks)
-    report.print_report(figures, flat, system, benchmarks)
+    report.print_report(figures, flat, system, benchmarks, mesh)
     written = ["summary.json", *(picture.name for picture in pictures)]
     print(f"{time.monotonic() - start:.0f} s; bench/results: {', '.join(written)}")
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from bench.mesh.result import MeshResult
+from bench.system.ciphers import CipherResult
 from bench.system.run import SystemResult
 
 SMALL_PAYLOAD = 64
@@ -61,6 +63,24 @@ GOALS = (
     Goal("loss1_tcp_over_raw", "TCP at 1 % loss ÷ raw veth at 1 %", 0.5, 0.9, at_least=True),
     Goal("fdb_100k_pps_over_10", "packets/s, 100,000 ÷ 10 FDB entries", 0.8, None, at_least=True),
     Goal("peers_1000_pps_over_10", "packets/s, 1,000 ÷ 10 peers", 0.8, None, at_least=True),
+    Goal("tcp1_secretbox_over_plain", "TCP, secretbox ÷ plain", 0.33, 0.55, at_least=True),
+    Goal("tcp1_gcm_over_plain", "TCP, AES-256-GCM ÷ plain", 0.7, 0.9, at_least=True),
+    Goal("udp64_gcm_over_plain", "UDP 64 B, AES-256-GCM ÷ plain", 0.7, 0.85, at_least=True),
+    Goal("handshakes_per_s", "handshakes/s, both sides", 200, 500, at_least=True, digits=0),
+    Goal(
+        "converge_300_intervals", "300 peers agree after", 5, None, at_least=False, unit="intervals"
+    ),
+    Goal(
+        "control_cpu_percent_100",
+        "control's CPU among 100 peers",
+        2,
+        None,
+        at_least=False,
+        unit="%",
+    ),
+    Goal(
+        "control_rss_mb_100", "control's RSS among 100 peers", 120, None, at_least=False, unit="MB"
+    ),
 )
 
 
@@ -140,6 +160,42 @@ def add_system(figures: Figures, result: SystemResult) -> None:
         for variant, values in measured.items():
             if values:
                 figures.put(f"{name}_{variant}_{unit}", statistics.median(values), values)
+
+
+def add_ciphers(figures: Figures, result: CipherResult) -> None:
+    """What encryption leaves of the plain path's figures, and the medians they come from."""
+    tcp, udp = result.tcp1_gbps, result.udp64_pps
+    for cipher in ("secretbox", "gcm"):
+        _ratio(figures, f"tcp1_{cipher}_over_plain", tcp[cipher], tcp["plain"])
+        _ratio(figures, f"udp64_{cipher}_over_plain", udp[cipher], udp["plain"])
+    for variant in tcp:
+        # not "plain" beside "weft" of the other run: these are compared with one another only
+        figures.put(f"cipher_{variant}_tcp1_gbps", statistics.median(tcp[variant]), tcp[variant])
+        figures.put(f"cipher_{variant}_udp64_pps", statistics.median(udp[variant]), udp[variant])
+
+
+def add_mesh(figures: Figures, result: MeshResult) -> None:
+    """Figures of membership: a real node among many, and how the protocol grows."""
+    for cost in result.node:
+        suffix = "" if cost.gossip == "part" else f"_{cost.gossip}"
+        key = f"control_cpu_percent_{cost.peers}{suffix}"
+        figures.put(key, statistics.median(cost.cpu_percent), cost.cpu_percent)
+        figures.put(f"control_rss_mb_{cost.peers}{suffix}", cost.rss_mb)
+    scale = result.scale
+    figures.put(
+        "handshakes_per_s", statistics.median(scale.handshakes_per_s), scale.handshakes_per_s
+    )
+    figures.put(
+        f"converge_{scale.converge_peers}_intervals",
+        statistics.median(scale.converge_intervals),
+        scale.converge_intervals,
+    )
+    for stable in scale.growth:
+        suffix = f"{stable.peers}_{stable.received}"
+        figures.put(f"gossip_sent_bytes_per_s_{suffix}", stable.sent_bytes_per_s)
+        figures.put(f"gossip_received_bytes_per_s_{suffix}", stable.received_bytes_per_s)
+        figures.put(f"gossip_cpu_percent_{suffix}", stable.cpu_percent)
+        figures.put(f"routes_ms_{suffix}", stable.routes_ms)
 
 
 def _seconds(found: list[Benchmark], parameter: str, amount: int) -> dict[int, float]:

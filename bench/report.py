@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import GOALS, Benchmark, Figures, Goal, stage_table
+from bench.mesh.result import MeshResult
 from bench.system.run import SystemResult
 
 _STYLES = {"aim": "bold green", "reach": "green", "missed": "bold red", "not measured": "yellow"}
@@ -91,6 +92,25 @@ def paths_table(result: SystemResult) -> Table:
     return table
 
 
+def growth_table(result: MeshResult) -> Table:
+    """How gossip and routes grow with the mesh, with our neighbours and with the original's."""
+    table = Table(title="One router of a full mesh in which nothing changes")
+    table.add_column("peers", justify="right")
+    table.add_column("neighbours gossip")
+    for name in ("received, kB/s", "sent, kB/s", "CPU, % of a core", "all routes, ms"):
+        table.add_column(name, justify="right")
+    for one in result.scale.growth:
+        table.add_row(
+            f"{one.peers:,}",
+            one.received,
+            f"{one.received_bytes_per_s / 1e3:.2f}",
+            f"{one.sent_bytes_per_s / 1e3:.2f}",
+            f"{one.cpu_percent:.2f}",
+            f"{one.routes_ms:.1f}",
+        )
+    return table
+
+
 def stages_table(benchmarks: list[Benchmark]) -> Table:
     """Nanoseconds per frame of each stage, by frame size, in the largest batch."""
     stages = stage_table(benchmarks)
@@ -117,6 +137,7 @@ def print_report(
     facts: Mapping[str, object],
     system: SystemResult | None,
     benchmarks: list[Benchmark],
+    mesh: MeshResult | None,
 ) -> None:
     """All tables, on standard output."""
     console = Console(width=None if Console().is_terminal else 110)
@@ -124,6 +145,8 @@ def print_report(
         console.print(stages_table(benchmarks))
     if system is not None:
         console.print(paths_table(system))
+    if mesh is not None:
+        console.print(growth_table(mesh))
     console.print(goals_table(figures, facts))
 
 

@@ -1,6 +1,6 @@
 """Figures of the mesh: handshakes, convergence, and what a stable mesh costs one router.
 
-    python -m bench.mesh.scale [--quick]      one JSON object on standard output
+    python -m bench.mesh.scale      one JSON object on standard output
 
 - ``handshakes_per_s``: both sides of encrypted introductions on one core.
 - ``converge_300_intervals``: 300 simulated routers in a random mesh of about six connections each;
@@ -14,17 +14,16 @@ Time is the process's CPU time; the network is :mod:`tests.sim.mesh_net` or made
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from base import gob
 from base.names import PeerName
+from bench.mesh.result import Scale, Stable
 from mesh.core import MeshCore, MeshOptions
 from mesh.features import Features
 from mesh.framing import frame
@@ -38,10 +37,12 @@ from tests.sim.mesh_net import Net, ip_of, name_of
 
 PASSWORD: Final = b"a benchmark's password"
 DEGREE: Final = 3
+CONVERGE_PEERS: Final = 300
+CONVERGE_SEEDS: Final = (1, 2, 3)
 
 
-def handshakes_per_s(rounds: int = 5, count: int = 200) -> float:
-    """Median over rounds of complete introductions per second, both ends included."""
+def handshakes_per_s(rounds: int = 5, count: int = 200) -> list[float]:
+    """Complete introductions per second, both ends included, by round."""
     features = Features(name_of(1), "host1", 1, 2, 3, False, ("sleeve",))
     rates = []
     for _ in range(rounds):
@@ -49,7 +50,7 @@ def handshakes_per_s(rounds: int = 5, count: int = 200) -> float:
         for _ in range(count):
             _introduce(features)
         rates.append(count / (time.process_time() - start))
-    return statistics.median(rates)
+    return rates
 
 
 def _introduce(features: Features) -> None:
@@ -74,18 +75,6 @@ def converge_intervals(count: int, seed: int = 1) -> float:
     net.run_until(lambda: net.agree() and net.established(), 300, every_s=1)
     net.stop(net.hosts[count // 2])
     return net.run_until(net.agree, 300, every_s=0.5) / GOSSIP_INTERVAL_S
-
-
-@dataclass(slots=True, frozen=True)
-class Stable:
-    """What a stable full mesh of ``peers`` costs one router."""
-
-    peers: int
-    received: str
-    cpu_percent: float
-    sent_bytes_per_s: float
-    received_bytes_per_s: float
-    routes_ms: float
 
 
 def stable_mesh(count: int, received: str, intervals: int = 3) -> Stable:
@@ -171,26 +160,13 @@ def _settle(core: MeshCore, now: float, until: float) -> int:
     return sent
 
 
-def measure(*, quick: bool) -> dict[str, Any]:
-    """All figures; ``quick`` with small meshes."""
-    sizes = (10, 30, 100) if quick else (10, 30, 100, 300, 1000)
-    converge = 30 if quick else 300
-    growth = [asdict(stable_mesh(size, "part")) for size in sizes]
-    growth += [asdict(stable_mesh(size, "complete")) for size in sizes if size <= 300]
-    return {
-        "handshakes_per_s": round(handshakes_per_s(), 1),
-        f"converge_{converge}_intervals": round(converge_intervals(converge), 2),
-        "growth": growth,
-    }
-
-
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small meshes")
-    json.dump(measure(quick=parser.parse_args().quick), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+def measure() -> Scale:
+    """All figures."""
+    growth = [stable_mesh(size, "part") for size in (10, 30, 100, 300, 1000)]
+    growth += [stable_mesh(size, "complete") for size in (10, 30, 100, 300)]
+    intervals = [converge_intervals(CONVERGE_PEERS, seed) for seed in CONVERGE_SEEDS]
+    return Scale(handshakes_per_s(), CONVERGE_PEERS, intervals, growth)
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(msgspec.json.encode(measure()).decode() + "\n")

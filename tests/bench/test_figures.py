@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from bench.figures import GOALS, Benchmark, Figures, Goal, add_stages, add_system, stage_table
+from bench.figures import (
+    GOALS,
+    Benchmark,
+    Figures,
+    Goal,
+    add_ciphers,
+    add_mesh,
+    add_stages,
+    add_system,
+    stage_table,
+)
+from bench.mesh.result import MeshResult, NodeCost, Scale, Stable
+from bench.system.ciphers import CipherResult
 from bench.system.run import Idle, SystemResult
 
 
@@ -53,6 +65,39 @@ def test_the_worse_node_counts() -> None:
     assert figures.values["idle_cpu_percent"] == pytest.approx(0.2)
     assert figures.values["idle_wakeups_per_s"] == pytest.approx(3)
     assert figures.values["router_rss_mb"] == pytest.approx(51)
+
+
+def test_ciphers_are_compared_with_the_plain_path_of_the_same_round() -> None:
+    figures = Figures()
+    add_ciphers(
+        figures,
+        CipherResult(
+            tcp1_gbps={"plain": [10, 8, 9], "secretbox": [5, 6, 4], "gcm": [9, 8, 8]},
+            udp64_pps={"plain": [100, 100, 100], "secretbox": [50, 50, 50], "gcm": [90, 80, 90]},
+            ciphers={},
+        ),
+    )
+    assert figures.values["tcp1_secretbox_over_plain"] == pytest.approx(5 / 9, abs=1e-4)
+    assert figures.spread["tcp1_secretbox_over_plain"] == pytest.approx((4 / 9, 0.75))
+    assert figures.values["tcp1_gcm_over_plain"] == pytest.approx(8 / 9, abs=1e-4)
+    assert figures.values["udp64_gcm_over_plain"] == pytest.approx(0.9)
+
+
+def test_mesh_figures() -> None:
+    figures = Figures()
+    node = [
+        NodeCost(100, "part", [1.0, 1.4], [0.1, 0.1], 60.0),
+        NodeCost(100, "complete", [3.0, 3.0], [0.1, 0.1], 70.0),
+    ]
+    scale = Scale([600.0, 500.0, 700.0], 300, [1.0, 2.0, 1.5], [Stable(10, "part", 0.1, 5, 6, 7)])
+    add_mesh(figures, MeshResult(node, scale))
+    assert figures.values["control_cpu_percent_100"] == pytest.approx(1.2)
+    assert figures.values["control_cpu_percent_100_complete"] == pytest.approx(3.0)
+    assert figures.values["control_rss_mb_100"] == pytest.approx(60)
+    assert figures.values["handshakes_per_s"] == pytest.approx(600)
+    assert figures.spread["handshakes_per_s"] == pytest.approx((500, 700))
+    assert figures.values["converge_300_intervals"] == pytest.approx(1.5)
+    assert figures.values["gossip_received_bytes_per_s_10_part"] == pytest.approx(6)
 
 
 def test_verdicts() -> None:
