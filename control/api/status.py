@@ -73,6 +73,8 @@ def _connection(each: OwnConnection) -> str:
 def _attributes(each: OwnConnection) -> Iterator[str]:
     if each.is_target:
         return
+    if each.view.sealed:
+        yield "encrypted=true"
     if each.mtu:
         yield f"mtu={each.mtu}"
     if each.cipher != "none":
