@@ -97,8 +97,10 @@ _HEAD = "-> 10.95.0.2:6783        established "
         (
             live(sealed=True),
             {"cipher": "aes-256-gcm", "rtt_us": 421, "mtu": 1414},
-            f"{_HEAD}encrypted   sleeve {_PEER} encrypted=true mtu=1414"
-            " cipher=aes-256-gcm rtt=0.4ms",
+            (
+                f"{_HEAD}encrypted   sleeve {_PEER} encrypted=true mtu=1414"
+                " cipher=aes-256-gcm rtt=0.4ms"
+            ),
         ),
         (
             live(sealed=False, outbound=False, address="10.95.0.2:44843"),
