@@ -44,6 +44,11 @@ class BridgeLayout:
     capture: str
     port: str = BRIDGE_PORT
 
+    @property
+    def port_mtu(self) -> int:
+        """MTU of the port: longest IP packet that gets from it to the bridge."""
+        return min(self.mtu, TAP_MTU_MAX) if self.capture == "tap" else self.mtu
+
 
 def check_foreign(layout: BridgeLayout) -> None:
     """Refuse a host on which the names are taken by something that is not ours; changes nothing.
@@ -126,7 +131,7 @@ def ensure_port(layout: BridgeLayout) -> list[str]:
         NetlinkError: the port or the bridge is missing, or the kernel refused.
     """
     changed: list[str] = []
-    mtu = min(layout.mtu, TAP_MTU_MAX) if layout.capture == "tap" else layout.mtu
+    mtu = layout.port_mtu
     with _netlink(layout.port) as ip:
         port = _link(ip, layout.port)
         bridge = _link(ip, layout.bridge)

@@ -208,6 +208,10 @@ class Datapath:
         """Overlay MTU (bytes of the largest inner IP packet) and encapsulation overhead."""
         _check(lib.wn_forwarder_set_mtu(self.c, forwarder, mtu, overhead, stack_frag), "mtu")
 
+    def set_port_mtu(self, mtu: int) -> None:
+        """Longest IP packet that the bridge takes; 0: whatever comes."""
+        lib.wn_datapath_set_port_mtu(self.c, mtu)
+
     def clear_forwarder(self, forwarder: int) -> None:
         """Free its place; no table in force may name it any more."""
         _check(lib.wn_forwarder_clear(self.c, forwarder), "forwarder")

@@ -67,6 +67,7 @@ int wn_forwarder_set(wn_datapath *dp, uint16_t forwarder, uint16_t peer, const u
 int wn_forwarder_set_mtu(wn_datapath *dp, uint16_t forwarder, uint32_t mtu, uint32_t overhead,
                          int stack_frag);
 int wn_forwarder_clear(wn_datapath *dp, uint16_t forwarder);
+void wn_datapath_set_port_mtu(wn_datapath *dp, uint32_t mtu);
 int wn_forwarder_get_stats(wn_datapath *dp, uint16_t forwarder, wn_forwarder_stats *out);
 enum { WN_EVENT_SPECIAL = 1, WN_EVENT_PATH_MTU = 2, WN_EVENT_SEND_ERROR = 3 };
 typedef struct wn_event {

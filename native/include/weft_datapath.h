@@ -66,6 +66,8 @@ int wn_forwarder_set(wn_datapath *dp, uint16_t forwarder, uint16_t peer, const u
 int wn_forwarder_set_mtu(wn_datapath *dp, uint16_t forwarder, uint32_t mtu, uint32_t overhead,
                          int stack_frag);
 int wn_forwarder_clear(wn_datapath *dp, uint16_t forwarder);
+/* Longest IP packet that our bridge takes: what is longer is cut or answered (narrow.c). 0: no limit. */
+void wn_datapath_set_port_mtu(wn_datapath *dp, uint32_t mtu);
 int wn_forwarder_get_stats(wn_datapath *dp, uint16_t forwarder, wn_forwarder_stats *out);
 
 /* ---- batches --------------------------------------------------------------------------------------- */

@@ -122,6 +122,11 @@ int wn_ip4_fragment_count(const uint8_t *frame, size_t len, uint16_t mtu);
 /* Build piece `index` (0-based) into out: frame length (padded to 60) or WN_ERR_RANGE. */
 int wn_ip4_fragment_build(const uint8_t *frame, size_t len, uint16_t mtu, int index, uint8_t *out,
                           size_t cap);
+/* The same without copying: Ethernet and IP header into out, their length returned; the rest of the
+ * piece is *payload, *payload_len bytes of the frame. Never padded. */
+#define WN_FRAGMENT_HEAD_MAX 74
+int wn_ip4_fragment_head(const uint8_t *frame, size_t len, uint16_t mtu, int index,
+                         uint8_t out[WN_FRAGMENT_HEAD_MAX], const uint8_t **payload, uint32_t *payload_len);
 
 /* ---- FDB: MAC -> peer (spec: sleeve 3) ---------------------------------------------------------- */
 typedef struct wn_fdb wn_fdb;

@@ -55,7 +55,7 @@ static uint32_t payload_of(const wn_view *view)
 static bool joinable(const wn_frame *frame, const wn_view *view)
 {
     if (!(view->flags & WN_VIEW_L4) || (view->flags & (WN_VIEW_FRAGMENT | WN_VIEW_EXT)) ||
-        view->vlan_tags || frame->flood || frame->relay || payload_of(view) == 0)
+        view->vlan_tags || frame->flood || frame->relay || frame->cut || payload_of(view) == 0)
         return false;
     /* bytes behind the packet (Ethernet padding) would end up inside the group */
     if (view->l3_off + view->ip_len != frame->len)
@@ -173,6 +173,16 @@ bool wn_inject_frame(wn_batch *batch, const wn_frame *frame)
     return true;
 }
 
+void wn_inject_parts(wn_batch *batch, uint8_t *head, uint32_t head_len, const uint8_t *rest,
+                     uint32_t rest_len)
+{
+    wn_inject *inject = new_inject(batch, 1);
+    put_iov(batch, head, head_len);
+    put_iov(batch, (uint8_t *)(uintptr_t)rest, rest_len);
+    inject->n_iov = 3;
+    inject->len = head_len + rest_len;
+}
+
 /* Headers of the first frame become those of the super-frame. */
 static void write_headers(const group *g, wn_vnet *vnet)
 {
@@ -201,8 +211,13 @@ static void write_headers(const group *g, wn_vnet *vnet)
     vnet->csum_offset = tcp ? 16 : 6;
 }
 
-static void emit(wn_datapath *dp, wn_batch *batch, const group *g)
+/* `others` groups follow. */
+static void emit(wn_datapath *dp, wn_batch *batch, const group *g, uint32_t others)
 {
+    if (g->first->cut) {
+        wn_inject_cut(dp, batch, g->first, others);
+        return;
+    }
     if (g->count == 1) {
         wn_inject_frame(batch, g->first);
         return;
@@ -236,6 +251,7 @@ int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso)
     memset(flows, 0xff, sizeof flows);
     batch->n_injects = 0;
     batch->n_iovs = 0;
+    batch->hdr_used = 0;
     for (uint32_t i = 0; i < batch->n_frames; i++) {
         wn_frame *frame = &batch->frames[i];
         wn_view view;
@@ -259,6 +275,6 @@ int wn_coalesce(wn_datapath *dp, wn_batch *batch, int use_gso)
         n_groups++;
     }
     for (uint32_t i = 0; i < n_groups; i++)
-        emit(dp, batch, &groups[i]);
+        emit(dp, batch, &groups[i], n_groups - i - 1);
     return (int)batch->n_injects;
 }

@@ -85,6 +85,7 @@ static void settle(decoder *d, wn_frame *frame)
     if (d->last && d->last->src_peer == frame->src_peer &&
         memcmp(d->last->data, frame->data, 2 * WN_MAC_LEN) == 0) {
         frame->flood = d->last->flood;
+        frame->here = d->last->here;
         return;
     }
     int learned = wn_fdb_learn_remote(d->dp->fdb, frame->data + WN_MAC_LEN, frame->src_peer, d->now_s);
@@ -95,7 +96,8 @@ static void settle(decoder *d, wn_frame *frame)
     else if (learned == WN_LEARN_FULL)
         wn_count(d->dp, WN_C_FDB_FULL, 1);
     uint16_t at = wn_fdb_lookup(d->dp->fdb, frame->data, d->now_s);
-    frame->flood = at != d->tables->ourself && d->tables->peers[frame->src_peer].n_hops > 0;
+    frame->here = at == d->tables->ourself;
+    frame->flood = !frame->here && d->tables->peers[frame->src_peer].n_hops > 0;
     d->last = frame;
 }
 
@@ -136,13 +138,19 @@ static void take_record(decoder *d, const wn_dgram *dgram, const wn_record *reco
 static void settle_all(decoder *d)
 {
     wn_batch *batch = d->batch;
-    for (uint32_t i = 0; i < batch->n_frames && i < WN_FDB_AHEAD; i++)
+    const uint32_t count = batch->n_frames; /* answers come behind */
+    const uint32_t mtu = __atomic_load_n(&d->dp->port_mtu, __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < count && i < WN_FDB_AHEAD; i++)
         wn_fdb_prefetch_frame(d->dp->fdb, &batch->frames[i]);
-    for (uint32_t i = 0; i < batch->n_frames; i++) {
-        if (i + WN_FDB_AHEAD < batch->n_frames)
+    for (uint32_t i = 0; i < count; i++) {
+        wn_frame *frame = &batch->frames[i];
+        if (i + WN_FDB_AHEAD < count)
             wn_fdb_prefetch_frame(d->dp->fdb, &batch->frames[i + WN_FDB_AHEAD]);
-        if (batch->frames[i].deliver)
-            settle(d, &batch->frames[i]);
+        if (!frame->deliver)
+            continue;
+        settle(d, frame);
+        if (mtu && frame->len > mtu + WN_ETH_LEN)
+            wn_narrow(d->dp, batch, frame, d->tables->ourself, mtu, d->now_s);
     }
 }
 

@@ -50,7 +50,7 @@ static uint32_t fitting(const wn_forwarder *to)
 }
 
 /* Too-big answers are cheap to provoke: allow a bounded number per second. */
-static bool may_answer(wn_datapath *dp, uint32_t now_s)
+bool wn_may_answer(wn_datapath *dp, uint32_t now_s)
 {
     if (__atomic_exchange_n(&dp->answer_epoch_s, now_s, __ATOMIC_RELAXED) != now_s)
         __atomic_store_n(&dp->answer_budget, ANSWERS_PER_SECOND, __ATOMIC_RELAXED);
@@ -92,7 +92,7 @@ static bool answer_too_big(const unit *u)
     size_t cap = WN_ANSWER_BYTES - batch->answers_used;
     uint32_t mtu = u->to->mtu < FRAME_LONGEST - WN_ETH_LEN ? u->to->mtu : FRAME_LONGEST - WN_ETH_LEN;
     size_t len = 0;
-    if (!may_answer(u->dp, u->now_s))
+    if (!wn_may_answer(u->dp, u->now_s))
         return true;
     if (u->view->ip_version == 6)
         len = wn_icmp6_too_big(u->frame->data, u->frame->len, mtu, out, cap);

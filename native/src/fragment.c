@@ -68,6 +68,33 @@ int wn_ip4_fragment_count(const uint8_t *frame, size_t len, uint16_t mtu)
     return result == WN_OK ? (int)plan.pieces : result;
 }
 
+/* Bytes of payload that piece `index` carries; *at says where they begin. */
+static uint32_t share(const wn_cut_plan *plan, uint32_t index, uint32_t *at)
+{
+    *at = index * plan->step;
+    const uint32_t left = plan->payload - *at;
+    return left < plan->step ? left : plan->step;
+}
+
+/* Ethernet and IP header of piece `index`; their length. */
+static size_t put_headers(const wn_cut_plan *plan, uint32_t index, const uint8_t *frame, uint8_t *out)
+{
+    uint32_t at = 0;
+    const uint32_t take = share(plan, index, &at);
+    memcpy(out, frame, WN_ETH_LEN + plan->header);
+    uint8_t *ip = out + WN_ETH_LEN;
+    if (plan->pieces > 1 || wn_get16(ip + 2) == 0) {
+        uint16_t flags = (uint16_t)(plan->flags + at / 8);
+        if (index + 1 < plan->pieces) {
+            flags = (uint16_t)(flags | IP4_MF);
+        }
+        wn_put16(ip + 2, (uint16_t)(plan->header + take));
+        wn_put16(ip + 6, flags);
+        wn_ip4_set_csum(ip, plan->header);
+    } /* else it fits: nothing changes, a wrong checksum included */
+    return WN_ETH_LEN + plan->header;
+}
+
 int wn_ip4_fragment_build(const uint8_t *frame, size_t len, uint16_t mtu, int index, uint8_t *out,
                           size_t cap)
 {
@@ -79,28 +106,33 @@ int wn_ip4_fragment_build(const uint8_t *frame, size_t len, uint16_t mtu, int in
     if (index < 0 || (uint32_t)index >= plan.pieces) {
         return WN_ERR_RANGE;
     }
-    const uint32_t at = (uint32_t)index * plan.step;
-    const uint32_t left = plan.payload - at;
-    const uint32_t take = left < plan.step ? left : plan.step;
-    const size_t headers = WN_ETH_LEN + plan.header;
-    const size_t used = headers + take;
+    uint32_t at = 0;
+    const uint32_t take = share(&plan, (uint32_t)index, &at);
+    const size_t used = WN_ETH_LEN + plan.header + take;
     const size_t frame_len = used < FRAME_MIN ? FRAME_MIN : used;
     if (frame_len > cap) {
         return WN_ERR_RANGE;
     }
-    memcpy(out, frame, headers);
+    const size_t headers = put_headers(&plan, (uint32_t)index, frame, out);
     memcpy(out + headers, frame + headers + at, take);
     memset(out + used, 0, frame_len - used);
-
-    uint8_t *ip = out + WN_ETH_LEN;
-    if (plan.pieces > 1 || wn_get16(ip + 2) == 0) {
-        uint16_t flags = (uint16_t)(plan.flags + at / 8);
-        if ((uint32_t)index + 1 < plan.pieces) {
-            flags = (uint16_t)(flags | IP4_MF);
-        }
-        wn_put16(ip + 2, (uint16_t)(plan.header + take));
-        wn_put16(ip + 6, flags);
-        wn_ip4_set_csum(ip, plan.header);
-    } /* else it fits: nothing changes, a wrong checksum included */
     return (int)frame_len;
+}
+
+int wn_ip4_fragment_head(const uint8_t *frame, size_t len, uint16_t mtu, int index, uint8_t out[WN_FRAGMENT_HEAD_MAX],
+                         const uint8_t **payload, uint32_t *payload_len)
+{
+    wn_cut_plan plan;
+    const int result = make_plan(frame, len, mtu, &plan);
+    if (result != WN_OK) {
+        return result;
+    }
+    if (index < 0 || (uint32_t)index >= plan.pieces) {
+        return WN_ERR_RANGE;
+    }
+    uint32_t at = 0;
+    *payload_len = share(&plan, (uint32_t)index, &at);
+    const size_t headers = put_headers(&plan, (uint32_t)index, frame, out);
+    *payload = frame + headers + at;
+    return (int)headers;
 }

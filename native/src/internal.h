@@ -66,6 +66,8 @@ typedef struct wn_frame {
     uint8_t flood;
     uint8_t relay;
     uint8_t headroom;   /* 1: WN_HEADROOM writable bytes precede data */
+    uint8_t here;       /* received: the destination is known to live on our bridge */
+    uint8_t cut;        /* deliver in fragments: longer than the bridge takes */
     wn_vnet vnet;
     int32_t next;       /* of the same coalesced group, -1: last */
 } wn_frame;
@@ -205,6 +207,7 @@ struct wn_datapath {
     int32_t answer_budget;
     uint64_t used_keys[WN_USED_KEYS]; /* fingerprints, a ring; under lock */
     uint32_t next_used_key;
+    uint32_t port_mtu;           /* atomic; of the bridge, 0: anything goes */
     uint32_t special_epoch_s;    /* the same for events about special frames */
     int32_t special_budget;
     uint64_t counters[WN_C__COUNT];
@@ -270,5 +273,17 @@ void wn_pack_finish(wn_datapath *dp, wn_batch *batch);
 
 /* coalesce.c: one frame, as it is, towards the bridge. False: no room. */
 bool wn_inject_frame(wn_batch *batch, const wn_frame *frame);
+/* A frame in two parts; the caller has looked for room. */
+void wn_inject_parts(wn_batch *batch, uint8_t *head, uint32_t head_len, const uint8_t *rest,
+                     uint32_t rest_len);
+
+/* encap.c: within the number of too-big answers per second? */
+bool wn_may_answer(wn_datapath *dp, uint32_t now_s);
+
+/* narrow.c: what becomes of a frame for the bridge that is longer than the bridge takes. */
+void wn_narrow(wn_datapath *dp, wn_batch *batch, wn_frame *frame, uint16_t ourself, uint32_t mtu,
+               uint32_t now_s);
+/* Inject a frame that wn_narrow marked, in pieces, and leave room for `others` more injects. */
+void wn_inject_cut(wn_datapath *dp, wn_batch *batch, const wn_frame *frame, uint32_t others);
 
 #endif

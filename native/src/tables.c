@@ -242,6 +242,11 @@ int wn_forwarder_set_mtu(wn_datapath *dp, uint16_t forwarder, uint32_t mtu, uint
     return WN_OK;
 }
 
+void wn_datapath_set_port_mtu(wn_datapath *dp, uint32_t mtu)
+{
+    __atomic_store_n(&dp->port_mtu, mtu > 0xffffu ? 0 : mtu, __ATOMIC_RELAXED);
+}
+
 int wn_forwarder_clear(wn_datapath *dp, uint16_t forwarder)
 {
     if (forwarder >= WN_FORWARDERS_MAX)

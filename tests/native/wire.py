@@ -45,12 +45,13 @@ def ip4(
     src: bytes = IP4_A,
     dst: bytes = IP4_B,
     tos: int = 0,
+    ident: int = 0x1234,
 ) -> bytes:
     """An IPv4 packet with a right header checksum; ``flags`` is the flags-and-offset word."""
     ihl = 5 + len(options) // 4
     length = ihl * 4 + len(payload) if total is None else total
     head = struct.pack(
-        ">BBHHHBBH4s4s", 0x40 | ihl, tos, length, 0x1234, flags, 64, proto, 0, src, dst
+        ">BBHHHBBH4s4s", 0x40 | ihl, tos, length, ident, flags, 64, proto, 0, src, dst
     )
     head += options
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + payload

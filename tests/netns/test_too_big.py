@@ -17,9 +17,10 @@ from scapy.layers.l2 import Ether
 
 from lab.container import Container
 from lab.frames import bad_checksums
+from lab.host import Host
 from lab.lab import Lab
 from lab.sniff import Packet
-from tests.netns.support import OVERHEAD, counters, grown, netns
+from tests.netns.support import OVERHEAD, counters, grown, netns, until
 
 pytestmark = netns(60)
 
@@ -48,6 +49,22 @@ async def narrow_line() -> AsyncIterator[Lab]:
             host.ip(f"route add {other.address}/32 dev eth0 mtu {NARROW_UNDERLAY_MTU}")
         await built.start_weft(mtu=9000)
         yield built
+
+
+@pytest.fixture
+async def unlike() -> AsyncIterator[Lab]:
+    """The first bridge takes what the path carries, the second more, as a Weave node's does."""
+    async with Lab(2) as built:
+        first, second = built.hosts
+        await first.start_weft(peers=[])
+        await second.start_weft(peers=[first.address], mtu=65535)
+        await built.wait_connected()
+        await until(lambda: _carries_fragments(second), "the underlay is known to carry fragments")
+        yield built
+
+
+async def _carries_fragments(host: Host) -> bool:
+    return all(each["StackFragmentation"] for each in (await host.report())["Forwarders"])
 
 
 async def _told(source: Container, target: str, size: int, *options: str) -> int | None:
@@ -179,3 +196,30 @@ async def test_answers_are_bounded(lab: Lab) -> None:
     found = grown(before, await counters(lab.hosts[0]))
     assert found["drop_too_big"] == 3000
     assert 1000 <= found["too_big_answers"] <= 2000
+
+
+@pytest.mark.parametrize("size", [1411, 10_000, 60_000])
+async def test_a_narrow_bridge_gets_fragments(unlike: Lab, size: int) -> None:
+    one, other = unlike.containers
+    assert (one.host.mtu("weave"), other.host.mtu("weave")) == (OVERLAY_MTU, 65535)
+    before = await counters(one.host)
+    assert (await other.ping(one, size=size, dont_fragment=False)).received == 3
+    # and back: what answers is one packet as long as what was asked
+    assert (await one.ping(other, size=size)).received == 3
+    assert grown(before, await counters(one.host))["fragmented_frames"] >= 6
+
+
+async def test_the_router_of_a_narrow_bridge_answers() -> None:
+    """A path that carries more than the bridge at its end takes."""
+    async with Lab(2, underlay_mtu=9000) as lab:
+        first, second = lab.hosts
+        await first.start_weft(mtu=1400)
+        await second.start_weft(mtu=65535)
+        await lab.wait_connected()
+        one, other = lab.containers
+        before = await counters(first)
+        assert await _told(other, one.ipv4, 5000) == 1400
+        assert await _told(other, one.ipv6, 5000, "-6") == 1400
+        assert grown(before, await counters(first))["too_big_answers"] == 2
+        assert (await other.ping(one, size=1372, dont_fragment=True)).received == 3
+        assert (await other.ping(one, size=5000, dont_fragment=False)).received == 3
