@@ -31,6 +31,7 @@ from control.link_core import OverlayNews, RouterJoined
 from control.mesh_links import MeshLinks
 from control.mesh_view import membership
 from control.node import Membership
+from control.notices import Notices
 from control.password import Password
 from control.state import StateStore
 from crypto.ciphers import FEATURE
@@ -42,9 +43,6 @@ from mesh.node import MeshNode, resolve
 #: How long the start waits to hear from the first peers: long enough for a name that is taken, on
 #: a busy host too. A dial that nobody answers takes longer and is waited for no further.
 SETTLE_S: Final = 4.0
-#: How long status shows a warning that was not repeated.
-WARNING_S: Final = 600.0
-_WARNINGS_MAX: Final = 16
 _SETTLE_STEP_S: Final = 0.02
 _RESOLVE_AGAIN_S: Final = 30.0
 
@@ -82,8 +80,8 @@ class MeshService:
             )
         self._settings = settings
         self._store = store
-        self._warnings = password.warnings
-        self._told: dict[str, float] = {}
+        self._fixed_warnings = password.warnings
+        self._notices = Notices(password.warnings)
         self._refused_name: str | None = None
         self._router_seen = False
         self._dirty = anyio.Event()
@@ -129,8 +127,7 @@ class MeshService:
     def membership(self, _: Snapshot, __: RouterReport | None) -> Membership:
         """The mesh for status and reports."""
         now = self.node.now()
-        told = [text for text, at in self._told.items() if now - at < WARNING_S]
-        return membership(self.node.core, now, [*self._warnings, *told])
+        return membership(self.node.core, now, self._notices.texts(now))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Be a member until cancelled; started once the first peers were heard, or are slow.
@@ -138,7 +135,7 @@ class MeshService:
         Raises:
             ConfigError: see the module.
         """
-        for warning in self._warnings:
+        for warning in self._fixed_warnings:
             log.warning(warning)
         peers, later = await self._choose_peers()
         async with anyio.create_task_group() as tasks:
@@ -263,6 +260,8 @@ class MeshService:
                 self._collided(event)
             case events.NamesakesSeen():
                 self._twins_seen(event)
+            case events.StrangerRefused(addr=addr):
+                self._stranger_refused(addr.rpartition(":")[0])
             case _:
                 pass
 
@@ -281,13 +280,12 @@ class MeshService:
         self._warn(f"routers at {where} share the name {event.peer}; give one another --name")
         log.error("name shared by others", extra=kv(peer=event.peer, addrs=where))
 
+    def _stranger_refused(self, host: str) -> None:
+        if self._notices.refused(host, self.node.now()):
+            log.warning("refused: another password, or none", extra=kv(addr=host))
+
     def _warn(self, text: str) -> None:
-        """Show it in status until it is old."""
-        now = self.node.now()
-        fresh = {said: at for said, at in self._told.items() if now - at < WARNING_S}
-        if text in fresh or len(fresh) < _WARNINGS_MAX:
-            fresh[text] = now
-        self._told = fresh
+        self._notices.tell(text, self.node.now())
 
     def router_news(self, news: RouterJoined | OverlayNews) -> None:
         """What the link to the router brought."""

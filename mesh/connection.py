@@ -16,7 +16,7 @@ import enum
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from base.errors import RemoteProtocolError
+from base.errors import PasswordMismatchError, RemoteProtocolError
 from base.names import PeerName
 from crypto.tcp import TAG_LEN
 from mesh.features import Features
@@ -152,7 +152,7 @@ class Connection:
             if message:
                 yield Message(message[0], message[1:])
 
-    def end_of_stream(self) -> RemoteProtocolError:
+    def end_of_stream(self) -> RemoteProtocolError | PasswordMismatchError:
         """What the end of the stream means now."""
         if self._done is None:
             return self._intro.end_of_stream()

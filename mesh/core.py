@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from base.errors import CryptoError, ProtocolError
+from base.errors import CryptoError, PasswordMismatchError, ProtocolError, WeftError
 from base.names import PeerName
 from mesh import events
 from mesh.connection import Connection, ConnectionState, Message
@@ -240,14 +240,24 @@ class MeshCore:
                 if connection.state is ConnectionState.CLOSED:
                     return
         except (ProtocolError, CryptoError) as err:
-            self._end(connection, str(err), now)
+            self._failed(connection, err, now)
             return
         self._timers.set_by(ident, connection.deadline)
 
     def closed(self, ident: int, now: float, reason: str = "") -> None:
         """The connection ended by itself: end of stream, or an error of the socket (``reason``)."""
-        if (connection := self._connections.get(ident)) is not None:
-            self._end(connection, reason or str(connection.end_of_stream()), now)
+        if (connection := self._connections.get(ident)) is None:
+            return
+        if reason:
+            self._end(connection, reason, now)
+        else:
+            self._failed(connection, connection.end_of_stream(), now)
+
+    def _failed(self, connection: Connection, err: WeftError, now: float) -> None:
+        if isinstance(err, PasswordMismatchError) and not connection.outbound:
+            # who dials sees the reason with its target; who was dialled would see nothing
+            self._events.append(events.StrangerRefused(connection.addr))
+        self._end(connection, str(err), now)
 
     def _number(self) -> int:
         self._next_ident += 1

@@ -113,6 +113,13 @@ class NamesakesSeen:
     addrs: tuple[str, str]
 
 
+@dataclass(slots=True, frozen=True)
+class StrangerRefused:
+    """Who connected from ``addr`` has another password than we, or one of us has none."""
+
+    addr: str
+
+
 Event = (
     Dial
     | Close
@@ -124,4 +131,5 @@ Event = (
     | PeersGone
     | NameCollision
     | NamesakesSeen
+    | StrangerRefused
 )

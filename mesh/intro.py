@@ -173,7 +173,7 @@ class Intro:
         if self.state is IntroState.KEY and len(self._buffer) >= KEY_LEN:
             self._agree(self._take(KEY_LEN))
 
-    def end_of_stream(self) -> RemoteProtocolError:
+    def end_of_stream(self) -> RemoteProtocolError | PasswordMismatchError:
         """The error that the end of the stream is in this state."""
         have = bytes(self._buffer)
         if self.state is IntroState.HEADER:
@@ -184,7 +184,7 @@ class Intro:
                 f"{HEADER_LEN}): {_octets(have)}; error: unexpected EOF"
             )
         if self.state is IntroState.FEATURES and self._key is not None:
-            return RemoteProtocolError("EOF (closed before the peer's features: other password?)")
+            return PasswordMismatchError("EOF (closed before the peer's features: other password?)")
         return RemoteProtocolError("EOF")
 
     def _take(self, length: int) -> bytes:
@@ -205,12 +205,12 @@ class Intro:
             raise RemoteProtocolError(f"Bad encryption flag {flag}")
         if self._password is None:
             if flag:
-                raise RemoteProtocolError(
+                raise PasswordMismatchError(
                     "no password specificed, but peer requested an encrypted connection"
                 )
             self._send_features()
         elif not flag:
-            raise RemoteProtocolError(
+            raise PasswordMismatchError(
                 "password specified, but peer requested an unencrypted connection"
             )
         else:

@@ -40,7 +40,7 @@ def build_app(observe: Observe, commands: Commands | None = None) -> Starlette:
 
     ``commands`` None: peers can't be changed, which requests are told.
     """
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/status", _status_page(observe, status.summary, report.summary)),
             Route(
@@ -63,6 +63,8 @@ def build_app(observe: Observe, commands: Commands | None = None) -> Starlette:
             ConfigError: _bad_request,
         },
     )
+    app.router.redirect_slashes = False  # "/status/" is no page, as with Weave
+    return app
 
 
 # Pages ------------------------------------------------------------------------------------------

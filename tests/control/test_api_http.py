@@ -172,6 +172,13 @@ def test_methods(served: Served) -> None:
         assert client.head("/status").status_code == 200
 
 
+def test_other_paths(served: Served) -> None:
+    with served.client() as client:
+        for path in ("/", "/status/", "/status/nothing", "/report/", "/metrics/"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.text) == (404, "404 page not found\n")
+
+
 # Who may ask ------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,9 @@ async def test_a_wrong_password_is_refused_and_named_without_a_storm() -> None:
         assert "password" in target["Error"]
         assert "password" in await second.weft_status("connections")
         assert await first.connections() == []
+        assert f"refused for another password, or for none: {second.address}" in (
+            await first.weft_status()
+        )
         assert not (await lab.containers[0].ping(lab.containers[1], count=1, wait_s=0.3)).ok
 
 
@@ -47,6 +50,8 @@ async def test_a_password_on_one_side_is_refused_and_named(with_password: str) -
 
         await until(named, "status names the reason")
         assert await first.connections() == []
+        warnings = (await first.report())["Warnings"]
+        assert f"refused for another password, or for none: {second.address}" in warnings
 
 
 def _is_syn(frame: bytes) -> bool:

@@ -182,6 +182,9 @@ def test_other_password_is_refused_without_a_storm() -> None:
     assert "other password" in target.last_error
     assert max(host.dials for host in net.alive()) < 16
     assert len(net.hosts[1].core.peers) == 1
+    refused = {e.addr.rpartition(":")[0] for e in net.hosts[1].seen(events.StrangerRefused)}
+    assert refused == {ip_of(2), ip_of(3)}
+    assert not other.seen(events.StrangerRefused)
 
 
 def test_trust_needs_both_ends() -> None:
