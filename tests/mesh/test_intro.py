@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from base import gob
 from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
+from crypto.ciphers import FEATURE
 from crypto.handshake import KeyPair
 from mesh.features import Features
 from mesh.framing import frame
@@ -114,18 +117,22 @@ def test_errors_are_all_recorded() -> None:
     assert len(errors) >= 7
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_our_two_ends_agree(encrypted: bool) -> None:
-    password = b"p" if encrypted else None
+def _ends(password: bytes | None) -> dict[str, Intro]:
+    """Two introductions that are to meet, each with an offer of ours among its features."""
     session = SESSIONS[0]
-    ends = {
+    return {
         side: Intro(
-            Features.from_map(session[f"{side}_side"]["features_sent"]),
+            Features.from_map(session[f"{side}_side"]["features_sent"] | {FEATURE: "aes-256-gcm"}),
             outbound=side == "outbound",
             password=password,
         )
         for side in SIDES
     }
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_our_two_ends_agree(encrypted: bool) -> None:
+    ends = _ends(b"p" if encrypted else None)
     results: dict[str, IntroDone] = {}
     while len(results) < 2:
         for side in SIDES:
@@ -137,6 +144,53 @@ def test_our_two_ends_agree(encrypted: bool) -> None:
     assert inward.opener.open(out.sealer.seal(b"x")) == b"x"
     assert out.opener.open(inward.sealer.seal(b"y")) == b"y"
     assert ends["outbound"].state is IntroState.DONE
+
+
+def _through(ends: dict[str, Intro], liar: str, change: Callable[[bytearray], None]) -> list[Any]:
+    """Results of both ends when what ``liar`` sends is changed on its way; None where it failed."""
+    results: dict[str, IntroDone | None] = {}
+    position = 0
+    for _ in range(4):
+        for side in SIDES:
+            sent = bytearray(ends[side].bytes_to_send())
+            if side == liar:
+                whole = bytearray(position) + sent
+                change(whole)
+                position, sent = len(whole), whole[position:]
+            if OTHER[side] in results:
+                continue
+            try:
+                done = ends[OTHER[side]].receive(bytes(sent))
+            except (RemoteProtocolError, CryptoError):
+                results[OTHER[side]] = None
+            else:
+                if done is not None:
+                    results[OTHER[side]] = done
+    return [results.get(side) for side in SIDES]
+
+
+@pytest.mark.parametrize("liar", SIDES)
+def test_nobody_in_the_middle_changes_what_was_agreed(liar: str) -> None:
+    """Whatever bit is changed on the way: no result, or the one that both ends meant."""
+    lengths: list[int] = []
+    untouched = _through(_ends(b"p"), liar, lambda data: lengths.append(len(data)))
+    assert None not in untouched
+    for at, mask in product(range(lengths[-1]), (0x01, 0x80)):
+
+        def flip(data: bytearray, at: int = at, mask: int = mask) -> None:
+            if at < len(data):
+                data[at] ^= mask
+
+        both = _through(_ends(b"p"), liar, flip)
+        if None in both:
+            continue
+        out, inward = both
+        if at == 7 + 32:  # X25519 takes no notice of a point's last bit
+            assert out.transcript != inward.transcript
+            continue
+        assert at in (5, 6), "only the range of versions may be told differently"
+        assert (out.key, out.transcript) == (inward.key, inward.transcript)
+        assert out.features.extra == inward.features.extra == {FEATURE: "aes-256-gcm"}
 
 
 @pytest.mark.parametrize(
