@@ -27,6 +27,7 @@ BRIDGE_PORT: Final = "vethwe-bridge"
 PACKET_END: Final = "vethwe-pcap"
 #: A TAP takes no more: 65535 less its Ethernet header.
 TAP_MTU_MAX: Final = 65521
+MTU_MAX: Final = 65535
 _NEIGHBOUR_MS: Final = {
     "base_reachable_time_ms": "5000",
     "delay_first_probe_time": "2",
@@ -46,8 +47,13 @@ class BridgeLayout:
 
     @property
     def port_mtu(self) -> int:
-        """MTU of the port: longest IP packet that gets from it to the bridge."""
-        return min(self.mtu, TAP_MTU_MAX) if self.capture == "tap" else self.mtu
+        """MTU of the port, whatever the bridge's: as large as it can be.
+
+        A bridge drops without a word what is longer than the MTU of the port it leaves by, and a
+        container may have another MTU than the bridge: by hand, or from the router before us.
+        Here such packets are cut or answered.
+        """
+        return TAP_MTU_MAX if self.capture == "tap" else MTU_MAX
 
 
 def check_foreign(layout: BridgeLayout) -> None:
@@ -150,7 +156,7 @@ def ensure_port(layout: BridgeLayout) -> list[str]:
             if not changed:
                 changed.append("port set up")
         if layout.capture == "packet":
-            changed += _ensure_far_end(ip, layout.mtu)
+            changed += _ensure_far_end(ip, mtu)
         # a port that joined may have shrunk a bridge whose MTU was never set by hand
         bridge = _link(ip, layout.bridge)
         if bridge is not None and bridge.get_attr("IFLA_MTU") != layout.mtu:

@@ -109,7 +109,7 @@ class Router:
         mtu = await anyio.to_thread.run_sync(self._mtu)
         self._layout = self._wanted_layout(_bridge_mac(self._table.name), mtu)
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
-        self._datapath.set_port_mtu(self._layout.port_mtu)
+        self._datapath.set_port_mtu(min(mtu, self._layout.port_mtu))
         holder = PortHolder(port)
         egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
         express = Express(self._datapath, holder, self._udp, egress)

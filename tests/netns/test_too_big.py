@@ -223,3 +223,19 @@ async def test_the_router_of_a_narrow_bridge_answers() -> None:
         assert grown(before, await counters(first))["too_big_answers"] == 2
         assert (await other.ping(one, size=1372, dont_fragment=True)).received == 3
         assert (await other.ping(one, size=5000, dont_fragment=False)).received == 3
+
+
+@pytest.mark.parametrize("capture", ["tap", "packet"])
+async def test_a_container_with_a_larger_mtu_than_the_bridge(capture: str) -> None:
+    """As those have that a router before us attached: told or cut as well, not lost."""
+    async with Lab(2) as lab:
+        await lab.start_weft("--capture", capture)
+        one, other = lab.containers
+        assert one.host.mtu("weave") == OVERLAY_MTU
+        for container in lab.containers:
+            container.set_mtu(65535)
+        assert await _told(one, other.ipv4, 5000) == OVERLAY_MTU
+        assert await _told(one, other.ipv6, 5000, "-6") == OVERLAY_MTU
+        for size in (1411, 10_000, 60_000):
+            assert (await one.ping(other, size=size, dont_fragment=False)).received == 3
+        assert (await one.iperf(other, length=10_000, bitrate="50M")).gbps > 0.04
