@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,31 @@ async def test_secrets_stay_out_of_argv_logs_and_files(sealed_lab: Lab) -> None:
             assert PASSWORD.encode() not in path.read_bytes()
         if "data.db" in path.name:
             assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("source", ["variable", "credential", "option"])
+async def test_other_sources_of_the_password(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Lab(2) as lab:
+        first, second = lab.hosts
+        await first.start_weft(peers=[], password=PASSWORD)
+        options = ("--password", PASSWORD) if source == "option" else ()
+        if source == "variable":
+            monkeypatch.setenv("WEAVE_PASSWORD", PASSWORD)
+        elif source == "credential":
+            folder = second.run_path / "credentials"
+            folder.mkdir(mode=0o700)
+            (folder / "weave-password").write_text(f"{PASSWORD}\n")
+            inside = Path(second.control_socket).parent / folder.name
+            monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(inside))
+        await second.start_weft(*options, peers=[first.address])
+        await second.wait_established(1)
+        (connection,) = await second.connections()
+        assert connection["Encrypted"]
+        children = [second.pids(role)[0] for role in ("control", "router")]
+        assert all(PASSWORD.encode() not in proc_file(pid, "cmdline") for pid in children)
+        # control alone has to know it
+        assert PASSWORD.encode() not in proc_file(children[1], "environ")
+        assert second.weft is not None
+        said = second.weft.stderr()
+        assert PASSWORD not in said
+        assert ("--password shows in the process list" in said) is (source == "option")
