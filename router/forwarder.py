@@ -171,6 +171,9 @@ class Forwarder:
             if heard_ago_s is None:
                 return "no heartbeat has come: is UDP blocked?"
             return "heartbeats are not acknowledged: is UDP blocked one way?"
+        if heard_ago_s is None and now - self._began_at > SILENT_S:
+            # it hears us, so its connection to us never becomes more than pending
+            return "no heartbeat has come: is UDP blocked one way?"
         if heard_ago_s is not None and heard_ago_s > SILENT_S:
             return f"no heartbeat for {heard_ago_s:.0f} s"
         if self.path.searching:

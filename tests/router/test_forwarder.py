@@ -289,6 +289,12 @@ def test_why_it_is_degraded() -> None:
     assert acceptor.degraded(6.0) == "no heartbeat has come: is UDP blocked?"
     acceptor.heartbeat(UID, *HOME, 6.0)
     assert "blocked one way" in acceptor.degraded(7.0)
+    deaf = _dialler()
+    deaf.control(HEARTBEAT_ACK, b"", 0.1)
+    deaf.control(FRAGMENTS_ACK, b"", 0.2)
+    assert deaf.state is State.ESTABLISHED
+    assert deaf.degraded(6.0) == ""
+    assert deaf.degraded(30.0) == "no heartbeat has come: is UDP blocked one way?"
     forwarder = _established()
     assert forwarder.degraded(1.0) == ""
     assert forwarder.degraded(6.0) == "IP fragments do not get through"
