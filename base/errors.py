@@ -84,3 +84,35 @@ class CaptureError(PlatformError):
 
 class NetlinkError(PlatformError):
     """A link, address or route operation failed."""
+
+
+class AllocationError(WeftError):
+    """A request to the address allocator cannot be met; the text is one line for the user."""
+
+
+class RequestCancelledError(AllocationError):
+    """The caller left, the container died, or the allocator was shut down."""
+
+
+class OutOfBoundsError(AllocationError):
+    """The subnet lies outside the range that is allocated from."""
+
+
+class ClaimConflictError(AllocationError):
+    """The address is somebody else's."""
+
+
+class NotHeldError(AllocationError):
+    """Nothing to free: no such address under that name."""
+
+
+class NoAddressError(AllocationError):
+    """The caller's deadline passed; the text says what was waited for."""
+
+
+class TakeOverRefusedError(AllocationError):
+    """The peer is alive, or its nickname is not unique."""
+
+
+class NotStoredError(AllocationError):
+    """The outcome could not be made durable and was undone; the text ends with the reason."""

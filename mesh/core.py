@@ -162,6 +162,10 @@ class MeshCore:
         """Channel state for every peer."""
         self.gossip.broadcast(channel, data)
 
+    def relay(self, channel: str, source: PeerName, data: GossipData) -> None:
+        """Channel state along the broadcast route of ``source``, whose broadcast is passed on."""
+        self.gossip.relay(channel, source, data)
+
     def gossip_neighbours(self, channel: str, data: GossipData) -> None:
         """Channel state for a few neighbours."""
         self.gossip.gossip(channel, data)

@@ -220,6 +220,10 @@ class GossipRouter:
         """Send to every peer."""
         self._choose(channel, self._ourself, None, data)
 
+    def relay(self, channel: str, source: PeerName, data: GossipData) -> None:
+        """Pass on a broadcast of ``source`` that its owner held back until it was ready."""
+        self._choose(channel, source, None, data)
+
     def gossip(self, channel: str, data: GossipData) -> None:
         """Send to a few neighbours."""
         self._choose(channel, None, None, data)

@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "crypto": {"base", "native"},
     "router": {"base", "capture", "crypto", "native"},
     "mesh": {"base", "crypto"},
+    "ipam": {"base"},
     "control": {"base", "crypto", "mesh", "ipam", "cni"},
     "lab": {"base"},
 }

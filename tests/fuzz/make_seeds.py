@@ -110,6 +110,13 @@ def from_vectors() -> None:
                 bytes((outbound | 2 * encrypted,)) + stream,
             )
             _features_seed(session, side)
+    ipam = load("ipam_gossip")
+    for item in ipam["gossip"]:
+        state = bytes.fromhex(item["bytes"])
+        write("ipam_state", f"weave_{item['name']}", state)
+        write("ipam_peer", f"weave_{item['name']}", b"\2" + block(state) + b"\1" + block(state))
+    for index, item in enumerate(ipam["unicast"]):
+        write("ipam_peer", f"weave_unicast_{index}", b"\0" + block(bytes.fromhex(item["payload"])))
     for index, item in enumerate(load("peer_names")["peer_name_strings"]):
         write("names", f"weave_{index}", item["input"].encode())
 

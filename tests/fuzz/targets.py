@@ -16,6 +16,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "frames": wire.frames,
     "gob": wire.gob_stream,
     "intro": wire.intro,
+    "ipam_peer": wire.ipam_peer,
+    "ipam_state": wire.ipam_state,
     "names": text.names,
     "password": text.password,
     "peers_file": text.peers_file,

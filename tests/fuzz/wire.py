@@ -16,6 +16,11 @@ from crypto.ciphers import Cipher, choose
 from crypto.handshake import KeyPair, session_key
 from crypto.session import SleeveSession
 from crypto.tcp import TcpOpener, TcpSealer
+from ipam import wire as ipam_wire
+from ipam.address import Cidr
+from ipam.allocator import Allocator
+from ipam.options import AllocatorOptions, KnownPeer, Mode
+from ipam.store import Stored
 from mesh.features import Features
 from mesh.framing import FrameReader
 from mesh.intro import Intro, IntroDone
@@ -234,3 +239,50 @@ def control_link(data: bytes) -> None:
             again = ipc.encode(message)
             assert ipc.encode(decode(again[4:])) == again
             repr(message)
+
+
+def ipam_state(data: bytes) -> None:
+    """A state of the address allocation: what was understood can be said again."""
+    try:
+        state = ipam_wire.decode_state(data)
+    except RemoteProtocolError:
+        return
+    assert ipam_wire.decode_state(ipam_wire.encode_state(state)) == state
+
+
+def ipam_peer(data: bytes) -> None:
+    """Unicasts and gossip at an allocator that has a ring: it keeps its addresses, and its order.
+
+    Input: blocks, each a kind (unicast, broadcast, gossip) and a message.
+    """
+    name, other = PeerName.parse("ce:01::01"), PeerName.parse("ce:02::02")
+    options = AllocatorOptions(
+        name, "one", 1, Cidr.parse("10.32.0.0/12"), mode=Mode.SEED, seeds=(name, other)
+    )
+    core = Allocator(options, 0.0, random.Random(1))
+    core.restore(Stored(), (), 0.0)
+    core.set_topology([KnownPeer(other, "two", 2)], 0.0)
+    core.allocate(1, "held", None, 0.0)
+    source = Source(data)
+    now = 0.0
+    while source.left > 0:
+        kind, message = source.byte() % 3, source.block()
+        now += 1.0
+        try:
+            if kind == 0:
+                core.on_unicast(other, message, now)
+            elif kind == 1:
+                core.on_broadcast(other, message, now)
+            else:
+                core.on_gossip(message, now)
+        except RemoteProtocolError:
+            pass
+        core.timeout(now)
+        if core.take_change() is not None:
+            core.committed()
+        core.take_events()
+        state = core._context.state
+        state.ring.check()
+        assert state.ring.owned_joined(int(name)) == state.space.owned_ranges()
+        assert dict(core.owned()).keys() == {"held"}
+        core.status()

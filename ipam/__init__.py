@@ -1,0 +1,1 @@
+"""IP address allocation without a central database: ring, space, first division, allocator."""

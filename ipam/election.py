@@ -1,0 +1,103 @@
+"""When the first division is made, and by whom.
+
+Nothing happens until somebody needs an address. Then electors propose, again and again at random
+intervals that grow, so that two do not outbid each other for ever; an observer asks the others to.
+As many nodes decide as the user said, ourselves counted, or as the configured targets suggest. A
+quorum of one beside targets is how clusters split (specification 20.1: Kubernetes start scripts
+count peers without the node itself): it waits until a target answers or some time has passed.
+
+Source of truth: ipam specification 5, 20.1, 20.2.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final
+
+from ipam.options import AllocatorOptions, Mode
+from ipam.paxos import Claims, NodeId, Paxos, seeds_of
+from ipam.peers import PeerBook
+
+RETRY_S: Final = 5.0
+_RETRY_FACTOR_MAX: Final = 6.0
+
+
+class Election:
+    """See the module. It only knows claims; who calls makes the ring and the broadcasts."""
+
+    def __init__(
+        self, options: AllocatorOptions, peers: PeerBook, now: float, rng: random.Random
+    ) -> None:
+        self._options = options
+        self._peers = peers
+        self._rng = rng
+        self._alone_from = now + options.alone_grace_s
+        self._round = 0
+        self.elector = options.mode is not Mode.OBSERVER
+        self.paxos = Paxos(NodeId(peers.peer, options.uid), 0, peers.is_live)
+        #: Somebody waits for a ring.
+        self.awaiting = False
+        #: When to act next.
+        self.next_at: float | None = None
+
+    def _quorum(self, now: float) -> int:
+        """How many nodes decide."""
+        expected = self._options.expected
+        if expected > 1:
+            return expected // 2 + 1
+        others = self._peers.targets
+        if expected == 1 and now >= self._alone_from and not self._peers.known:
+            others = 0
+        return (others + 1) // 2 + 1
+
+    def establish(self, now: float) -> bool:
+        """Somebody needs a ring; true if our state is to be broadcast now."""
+        if self.awaiting:
+            return False
+        self.awaiting = True
+        return self._act(now)
+
+    def targets_changed(self, now: float) -> None:
+        """Count again, unless votes were cast by the old count."""
+        if self.awaiting and self.elector and not self.paxos.anything_accepted:
+            self.paxos.quorum = self._quorum(now)
+
+    def due(self, now: float) -> bool:
+        """Act if it is time; true if our state is to be broadcast."""
+        if not self.awaiting or self.next_at is None or now < self.next_at:
+            return False
+        return self._act(now)
+
+    def _act(self, now: float) -> bool:
+        self._round += 1
+        wait = RETRY_S * self._rng.uniform(1.0, min(1.0 + self._round / 2, _RETRY_FACTOR_MAX))
+        self.next_at = now + wait
+        if not self.elector:
+            self.next_at = now + RETRY_S
+            return True
+        if self.paxos.quorum == 0 or not self.paxos.anything_accepted:
+            self.paxos.quorum = self._quorum(now)
+        if now < self._alone_from:
+            self.next_at = min(self.next_at, self._alone_from)
+        self.paxos.propose()
+        return True
+
+    def learn(self, claims: Mapping[NodeId, Claims]) -> bool:
+        """Others' claims; true if ours changed, so that they are to be broadcast."""
+        return self.elector and self.paxos.update(claims) and self.paxos.think()
+
+    def seeds(self) -> tuple[int, ...] | None:
+        """Among whom the range is divided, once that is decided."""
+        found = self.paxos.consensus()
+        return None if found is None or not found[1] else seeds_of(found[1])
+
+    def over(self) -> None:
+        """There is a ring."""
+        self.awaiting = False
+        self.next_at = None
+
+    def undone(self, now: float) -> None:
+        """The ring could not be stored: try again."""
+        self.awaiting = True
+        self.next_at = now + RETRY_S

@@ -1,0 +1,178 @@
+"""Merging the ring of another peer into ours, so that all peers converge.
+
+Token by token the higher version wins. Weave tests on the way whether a piece that it loses holds
+allocations; those tests have holes (specification 3, H1 to H3). Here the whole outcome is computed
+on a copy first, then what we owned before is compared with what we own after: it is refused if and
+only if an address in use would be lost (R1); whoever merges drops what is lost from its space (R2).
+
+Two owners with one version cannot both be right. Who reports more free addresses wins, then the
+lower name; if that is us the version is raised, so that the others, Weave too, yield (R3).
+
+Source of truth: ipam specification 3; vectors ``ipam_ring.json`` (merge, random_walk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from base.names import PeerName
+from ipam.address import Range, format_address, subtract
+from ipam.ring import TAKEOVER_STEP, Ring, RingError, check_entries, distance
+from ipam.store import Entry
+
+#: A version that rises by more than this at once, or reaches the other limit, is an attack: the
+#: owner could not outbid it any more.
+VERSION_JUMP_MAX: Final = 1 << 20
+VERSION_MAX: Final = 1 << 31
+
+Used = Callable[[Sequence[Range]], int | None]
+
+
+class MergeConflictError(RingError):
+    """The outcome would take addresses in use from us.
+
+    ``taken_over``: another peer took our piece over, as one may from a peer that seems dead;
+    ``outcome`` is what the merge would give.
+    """
+
+    def __init__(self, text: str, outcome: Outcome, *, taken_over: bool) -> None:
+        super().__init__(text)
+        self.outcome = outcome
+        self.taken_over = taken_over
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A merged ring. ``updated`` as Weave sees it: some entry is theirs; ``changed`` holds every
+    token that differs, ``gained`` and ``lost`` what became ours and what is ours no longer.
+    """
+
+    entries: list[Entry]
+    seeds: tuple[int, ...]
+    updated: bool = False
+    changed: set[int] = field(default_factory=set)
+    gained: list[Range] = field(default_factory=list)
+    lost: list[Range] = field(default_factory=list)
+
+
+def merge(
+    ours: Ring, universe: Range, theirs: Sequence[Entry], seeds: tuple[int, ...], used: Used
+) -> Outcome:
+    """What ``ours`` and another ring make together; nothing is changed.
+
+    ``used`` tells an address in use on this host inside some ranges, or None.
+
+    Raises:
+        MergeConflictError: an address in use would be lost.
+        RingError: theirs is malformed, of another range or division, or hostile.
+    """
+    check_entries(universe, theirs)
+    if seeds and ours.seeds and seeds != ours.seeds:
+        raise RingError(
+            "IP allocation was seeded by different peers "
+            f"(received: {_names(seeds)}, ours: {_names(ours.seeds)})"
+        )
+    if universe != ours.universe:
+        raise RingError(
+            "Incompatible IP allocation ranges "
+            f"(received: {universe.as_cidr_text()}, ours: {ours.universe.as_cidr_text()})"
+        )
+    outcome = _walk(ours, theirs)
+    # seeds alone would only poison us
+    outcome.seeds = ours.seeds or (seeds if theirs else ())
+    if not outcome.changed:
+        return outcome
+    _clamp(universe, outcome)
+    mine = ours.peer
+    before = ours.owned_joined(mine)
+    after = Ring(universe, mine, outcome.entries).owned_joined(mine)
+    outcome.gained, outcome.lost = subtract(after, before), subtract(before, after)
+    if outcome.lost and (addr := used(outcome.lost)) is not None:
+        raise _conflict(ours, outcome, addr)
+    return outcome
+
+
+def _names(peers: Sequence[int]) -> str:
+    return "[" + " ".join(str(PeerName.from_int(peer)) for peer in peers) + "]"
+
+
+def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
+    """The table of specification 3 without its tests for allocations."""
+    mine, own = ours.entries, ours.peer
+    merged: list[Entry] = []
+    changed: set[int] = set()
+    updated = False
+    index, count = 0, len(mine)
+    emit = merged.append
+    for their in theirs:
+        token, peer, version, free = their
+        while index < count and mine[index][0] < token:
+            emit(mine[index])
+            index += 1
+        if version >= VERSION_MAX:
+            raise RingError(f"hostile version {version} of {format_address(token)}")
+        if index == count or mine[index][0] != token:
+            emit(their)
+            changed.add(token)
+            updated = True
+            continue
+        my = mine[index]
+        index += 1
+        if version < my.version or (version == my.version and peer == my.peer):
+            emit(my)
+        elif version > my.version:
+            if version - my.version > VERSION_JUMP_MAX:
+                raise RingError(f"version of {format_address(token)} jumps to {version}")
+            changed.add(token)
+            if peer == own == my.peer:
+                # we have lost our memory of raising it; what we know is right nevertheless
+                emit(Entry(token, own, version + 1, my.free))
+            else:
+                emit(their)
+                updated = True
+        else:
+            wins = (my.free, peer) > (free, my.peer)
+            winner = my if wins else their
+            if winner.peer == own:
+                winner = winner._replace(version=version + 1)
+            if winner != my:
+                changed.add(token)
+                updated |= winner.peer != my.peer
+            emit(winner)
+    merged += mine[index:]
+    return Outcome(merged, (), updated, changed)
+
+
+def _clamp(universe: Range, outcome: Outcome) -> None:
+    """Cut every entry's free count to its piece: a split by somebody else may have shortened it."""
+    entries = outcome.entries
+    for index, entry in enumerate(entries):
+        following = entries[index + 1][0] if index + 1 < len(entries) else entries[0][0]
+        room = distance(universe, entry[0], following)
+        if entry[3] > room:
+            entries[index] = entry._replace(free=room)
+            outcome.changed.add(entry[0])
+
+
+def _conflict(ours: Ring, outcome: Outcome, addr: int) -> MergeConflictError:
+    """Why ``addr`` would be lost, in the words that operators of Weave search for."""
+    after = Ring(ours.universe, ours.peer, outcome.entries)
+    entry = after.entries[after.index_of(addr)]
+    mine = next((one for one in ours.entries if one.token == entry.token), None)
+    at, peer = format_address(entry.token), PeerName.from_int(entry.peer)
+    taken_over = False
+    if mine is None:
+        text = f"Peer {peer} says it owns the IP range from {at}, which I think I own"
+    elif mine.version == entry.version:
+        owner = PeerName.from_int(mine.peer)
+        text = f"Inconsistent entries for {at}: owned by {owner} but incoming message says {peer}"
+    else:
+        text = (
+            f"Received update for IP range I own at {at} v{mine.version}: "
+            f"incoming message says owner {peer} v{entry.version}"
+        )
+        # who took over may not have seen our last versions, so the step itself is no measure
+        taken_over = entry.version >= TAKEOVER_STEP
+    return MergeConflictError(text, outcome, taken_over=taken_over)

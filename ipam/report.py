@@ -1,0 +1,106 @@
+"""The allocator's state as records for status texts, reports and metrics.
+
+Source of truth: ipam specification 12.
+"""
+
+from __future__ import annotations
+
+from base.names import PeerName
+from ipam.address import Cidr, format_address
+from ipam.context import Context
+from ipam.exchange import Exchange
+from ipam.requests import Requests
+from ipam.status import EntryStatus, IpamStatus, PaxosStatus, PeerShare, State
+
+
+def make_status(context: Context, requests: Requests, exchange: Exchange) -> IpamStatus:
+    """A snapshot."""
+    state = _state(context, requests)
+    paxos = None if context.state.ring else _paxos(context)
+    text = state.value
+    if state is State.ELECTING and paxos is not None:
+        text += f" (quorum: {paxos.quorum}, known: {paxos.known_nodes})"
+    universe = context.options.universe
+    claims = [(one.ident, one.cidr) for one in requests.claims.values() if one.cidr is not None]
+    claims += [
+        (held.ident, Cidr(held.addr, held.prefix_len))
+        for addr in context.state.strays
+        if (held := context.state.holdings.at(addr)) is not None
+    ]
+    return IpamStatus(
+        state,
+        text,
+        paxos,
+        universe,
+        universe.size,
+        context.state.space.ours_total,
+        requests.default_subnet,
+        _entries(context),
+        _shares(context),
+        tuple(claims),
+        tuple((o.ident, o.cidr) for o in requests.allocates.values() if o.cidr is not None),
+        _conflicts(context, exchange),
+    )
+
+
+def _state(context: Context, requests: Requests) -> State:
+    ring, peers = context.state.ring, context.peers
+    if context.stopped:
+        return State.STOPPED
+    if ring:
+        owners = ring.peers()
+        if not any(peer == ring.peer or peers.reachable(peer) for peer in owners):
+            return State.UNREACHABLE
+        return State.WAITING if requests.allocates else State.RUNNING
+    if not context.election.awaiting:
+        return State.IDLE
+    return State.ELECTING if context.election.elector else State.OBSERVING
+
+
+def _paxos(context: Context) -> PaxosStatus:
+    paxos = context.election.paxos
+    voters = tuple(sorted(PeerName.from_int(node.name) for node in paxos.known))
+    return PaxosStatus(context.election.elector, len(paxos.known), paxos.quorum, voters)
+
+
+def _entries(context: Context) -> tuple[EntryStatus, ...]:
+    peers, ourself = context.peers, context.state.peer
+    return tuple(
+        EntryStatus(
+            piece.start,
+            piece.size,
+            PeerName.from_int(entry.peer),
+            peers.nick(entry.peer),
+            entry.peer == ourself or peers.reachable(entry.peer),
+            entry.version,
+        )
+        for entry, piece in context.state.ring.all_pieces()
+    )
+
+
+def _shares(context: Context) -> tuple[PeerShare, ...]:
+    counts: dict[int, int] = {}
+    for entry, piece in context.state.ring.all_pieces():
+        counts[entry.peer] = counts.get(entry.peer, 0) + piece.size
+    ourself, peers = context.state.peer, context.peers
+    return tuple(
+        PeerShare(
+            PeerName.from_int(peer),
+            peers.nick(peer),
+            counts[peer],
+            peer == ourself or peers.reachable(peer),
+            peer == ourself,
+        )
+        for peer in sorted(counts, key=lambda peer: (peer != ourself, peer))
+    )
+
+
+def _conflicts(context: Context, exchange: Exchange) -> tuple[str, ...]:
+    """Held addresses that their owner refuses to give."""
+    lines = []
+    for addr, peer in sorted(exchange.denied.items()):
+        held = context.state.holdings.at(addr)
+        if held is not None and addr in context.state.strays:
+            name = PeerName.from_int(peer)
+            lines.append(f"{format_address(addr)} of {held.ident} is in use at {name} too")
+    return tuple(lines)

@@ -1,0 +1,142 @@
+"""Gossip and unicasts against bytes of the real program, and what hostile ones may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from base import gob
+from ipam import wire
+from ipam.address import Range
+from ipam.paxos import Claims, NodeId
+from ipam.store import Entry
+from ipam.wire import GossipState, RingState
+from tests.golden import load
+from tests.ipam.shapes import entries_of, peer, range_of, seeds_of
+from tests.ipam.test_paxos_vectors import claims_map, sorted_values
+
+VECTORS = load("ipam_gossip")
+
+
+def ring_state(item: dict[str, Any]) -> RingState:
+    return RingState(range_of(item), peer(item["peer"]), tuple(entries_of(item)), seeds_of(item))
+
+
+def wanted_state(case: dict[str, Any]) -> GossipState:
+    return GossipState(
+        case["now"],
+        {peer(name): nick for name, nick in (case["nicknames"] or {}).items()},
+        None if case["paxos"] is None else claims_map(case["paxos"]),
+        None if case["ring"] is None else ring_state(case["ring"]),
+    )
+
+
+def comparable(state: GossipState) -> tuple[object, ...]:
+    paxos = None if state.paxos is None else sorted_values(dict(state.paxos))
+    return state.now, dict(state.nicknames), paxos, state.ring
+
+
+@pytest.mark.parametrize("case", VECTORS["gossip"], ids=lambda case: case["name"])
+def test_state(case: dict[str, Any]) -> None:
+    wanted = comparable(wanted_state(case))
+    found = wire.decode_state(bytes.fromhex(case["bytes"]))
+    assert comparable(found) == wanted
+    again = wire.decode_state(wire.encode_state(found))
+    assert comparable(again) == wanted
+
+
+@pytest.mark.parametrize("case", VECTORS["gossip"], ids=lambda case: case["name"])
+def test_our_bytes_have_the_same_form(case: dict[str, Any]) -> None:
+    """Which fields are present is part of the form: an empty map is not no map."""
+    theirs = bytes.fromhex(case["bytes"])
+    ours = wire.encode_state(wire.decode_state(theirs))
+    value, wanted = gob.Decoder(ours).next(), gob.Decoder(theirs).next()
+    wanted.setdefault("Nicknames", {})  # we always send some
+    assert _sorted(value) == _sorted(wanted)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return sorted((str(key), _sorted(item)) for key, item in value.items())
+    return value
+
+
+@pytest.mark.parametrize("case", VECTORS["unicast"])
+def test_unicast(case: dict[str, Any]) -> None:
+    payload = bytes.fromhex(case["payload"])
+    if case["kind"] == "ring update":
+        assert payload[0] == wire.RING_UPDATE
+        wire.decode_state(payload[1:])
+        assert wire.encode_ring_update(payload[1:]) == payload
+        return
+    where = range_of(case)
+    assert wire.decode_range(payload[1:]) == where
+    ours = (
+        wire.encode_space_request(where)
+        if case["kind"] == "space request"
+        else wire.encode_denial(where)
+    )
+    assert ours[0] == payload[0]
+    assert wire.decode_range(ours[1:]) == where
+
+
+def test_an_empty_map_of_claims_is_sent() -> None:
+    data = wire.encode_state(GossipState(1, {1: "one"}, {}))
+    assert wire.decode_state(data).paxos == {}
+    assert wire.decode_state(wire.encode_state(GossipState(1, {1: "one"}))).paxos is None
+
+
+def test_extremes_survive() -> None:
+    top = NodeId((1 << 48) - 1, (1 << 64) - 1)
+    state = GossipState(
+        -5,
+        {(1 << 48) - 1: "é" * 255},
+        {top: Claims()},
+        RingState(Range(0, 1 << 31), 0, (Entry(0, 0, (1 << 32) - 1, 0),), (0,)),
+    )
+    assert wire.decode_state(wire.encode_state(state)) == state
+
+
+BAD_STATES = {
+    "peer of 49 bits": GossipState(nicknames={1 << 48: "x"}),
+    "long nickname": GossipState(nicknames={1: "x" * 256}),
+    "negative range": GossipState(ring=RingState(Range(9, 3), 1)),
+    "more entries than addresses": GossipState(
+        ring=RingState(Range(0, 1), 1, (Entry(0, 1, 0, 0), Entry(1, 1, 0, 0)))
+    ),
+    "token of 33 bits": GossipState(ring=RingState(Range(0, 99), 1, (Entry(1 << 32, 1, 0, 0),))),
+    "version of 33 bits": GossipState(ring=RingState(Range(0, 99), 1, (Entry(1, 1, 1 << 32, 0),))),
+    "end of 33 bits": GossipState(ring=RingState(Range(0, 1 << 32), 1)),
+    "too many seeds": GossipState(
+        ring=RingState(Range(0, 9), 1, (), tuple(range(wire.PEERS_MAX + 1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STATES)
+def test_what_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(gob.GobError):
+        wire.decode_state(wire.encode_state(BAD_STATES[name]))
+
+
+def test_other_values_are_refused() -> None:
+    for data in (b"", b"\0", gob.uint_value(3), gob.string_value("x"), b"\xff" * 40):
+        with pytest.raises(gob.GobError):
+            wire.decode_state(data)
+        with pytest.raises(gob.GobError):
+            wire.decode_range(data)
+
+
+def test_a_backward_range_is_refused() -> None:
+    data = wire.encode_space_request(Range(5, 4))
+    with pytest.raises(gob.GobError):
+        wire.decode_range(data[1:])
+
+
+def test_every_truncation_is_refused() -> None:
+    for case in VECTORS["gossip"]:
+        data = bytes.fromhex(case["bytes"])
+        for length in range(0, len(data), 7):
+            with pytest.raises(gob.GobError):
+                wire.decode_state(data[:length])
