@@ -86,6 +86,10 @@ class NetlinkError(PlatformError):
     """A link, address or route operation failed."""
 
 
+class NftError(PlatformError):
+    """A transaction or listing of the packet filter failed; nothing of it was carried out."""
+
+
 class AllocationError(WeftError):
     """A request to the address allocator cannot be met; the text is one line for the user."""
 

@@ -1,6 +1,7 @@
-"""``python -m bench [stages] [mesh] [ciphers] [system]``: run benchmarks, print and keep results.
+"""``python -m bench [PART]...``: run benchmarks, keep and print results.
 
-Without arguments all parts run. A part that is left out is taken from the last run if it is there.
+Parts: stages, mesh, ciphers, ipam, attach, system; all of them run when none is named. A part that
+is left out is taken from the last run if it is there.
 Exit codes: 0 measured (whatever the verdicts), 1 something could not be measured.
 """
 
@@ -17,15 +18,21 @@ import msgspec
 
 from base.errors import ConfigError, WeftError
 from bench import environment, report
+from bench.attach.run import AttachResult
+from bench.attach.run import run as run_attach
 from bench.figures import (
     Benchmark,
     BenchmarkFile,
     Figures,
+    add_attach,
     add_ciphers,
+    add_ipam,
     add_mesh,
     add_stages,
     add_system,
 )
+from bench.ipam.run import IpamResult
+from bench.ipam.run import run as run_ipam
 from bench.mesh import scale
 from bench.mesh.node_cost import measure_all
 from bench.mesh.result import MeshResult
@@ -34,7 +41,7 @@ from bench.system.ciphers import run as run_ciphers
 from bench.system.run import SystemResult
 from bench.system.run import run as run_system
 
-PARTS = ("stages", "mesh", "ciphers", "system")
+PARTS = ("stages", "mesh", "ciphers", "ipam", "attach", "system")
 #: More than this, before anything was started, and results are marked as doubtful.
 BUSY_PERCENT = 10.0
 BUILD = environment.ROOT / "build" / "bench"
@@ -99,6 +106,28 @@ def measure_system(file: Path) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
 
 
+def measure_ipam(file: Path) -> None:
+    """Run bench/ipam.
+
+    Raises:
+        WeftError: it cannot run here, or control failed.
+    """
+    print("ipam: durable allocations, a whole range", flush=True)
+    result = run_ipam(BUILD)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
+def measure_attach(file: Path) -> None:
+    """Run bench/attach.
+
+    Raises:
+        WeftError: it cannot run here, or control failed.
+    """
+    print("attach: containers by weft, by ip, by the reference plugins", flush=True)
+    result = run_attach(BUILD)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
 def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
     """The flat object of summary.json."""
     flat: dict[str, Any] = dict(figures.values)
@@ -127,6 +156,8 @@ _MEASURE = {
     "stages": measure_stages,
     "mesh": measure_mesh,
     "ciphers": measure_ciphers,
+    "ipam": measure_ipam,
+    "attach": measure_attach,
     "system": measure_system,
 }
 
@@ -161,6 +192,10 @@ def main(parts: list[str]) -> None:
     stages = read_result("stages", BenchmarkFile)
     benchmarks: list[Benchmark] = stages.benchmarks if stages is not None else []
     add_stages(figures, benchmarks)
+    if (ipam := read_result("ipam", IpamResult)) is not None:
+        add_ipam(figures, ipam)
+    if (attach := read_result("attach", AttachResult)) is not None:
+        add_attach(figures, attach)
     flat = summary(figures, system)
     flat["busy_before_percent"] = round(busy_percent, 1)
     text = msgspec.json.format(msgspec.json.encode(flat))

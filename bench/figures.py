@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from bench.attach.run import AttachResult
+from bench.ipam.run import IpamResult
 from bench.mesh.result import MeshResult
 from bench.system.ciphers import CipherResult
 from bench.system.run import SystemResult
@@ -61,6 +63,36 @@ GOALS = (
     ),
     Goal("router_rss_mb", "router RSS under load", 80, 50, at_least=False, digits=1, unit="MB"),
     Goal("loss1_tcp_over_raw", "TCP at 1 % loss ÷ raw veth at 1 %", 0.5, 0.9, at_least=True),
+    Goal(
+        "allocs_per_s_1",
+        "durable allocations, 1 caller",
+        500,
+        1000,
+        at_least=True,
+        digits=0,
+        unit="/s",
+    ),
+    Goal(
+        "allocs_per_s_64",
+        "durable allocations, 64 callers",
+        3000,
+        10_000,
+        at_least=True,
+        digits=0,
+        unit="/s",
+    ),
+    Goal("full_range_s", "a whole /12 allocated", 120, 40, at_least=False, digits=1, unit="s"),
+    Goal("full_range_rss_mb", "RSS after it", 400, 150, at_least=False, digits=0, unit="MB"),
+    Goal("merge_1000_ms", "gossip of a ring of 1,000", 50, 10, at_least=False, digits=1, unit="ms"),
+    Goal(
+        "attach_median_ms",
+        "attach of a container",
+        60,
+        25,
+        at_least=False,
+        digits=1,
+        unit="ms",
+    ),
     Goal("fdb_100k_pps_over_10", "packets/s, 100,000 ÷ 10 FDB entries", 0.8, None, at_least=True),
     Goal("peers_1000_pps_over_10", "packets/s, 1,000 ÷ 10 peers", 0.8, None, at_least=True),
     Goal("tcp1_secretbox_over_plain", "TCP, secretbox ÷ plain", 0.33, 0.55, at_least=True),
@@ -196,6 +228,52 @@ def add_mesh(figures: Figures, result: MeshResult) -> None:
         figures.put(f"gossip_received_bytes_per_s_{suffix}", stable.received_bytes_per_s)
         figures.put(f"gossip_cpu_percent_{suffix}", stable.cpu_percent)
         figures.put(f"routes_ms_{suffix}", stable.routes_ms)
+
+
+def add_ipam(figures: Figures, result: IpamResult) -> None:
+    """Figures of address allocation, and what the disk gave meanwhile."""
+    for callers, loads in result.loads.items():
+        rates = [load.per_second for load in loads]
+        figures.put(f"allocs_per_s_{callers}", statistics.median(rates), rates)
+        waits = [load.median_us for load in loads]
+        figures.put(f"alloc_wait_{callers}_us", statistics.median(waits), waits)
+    for key, values in (
+        ("disk_commits_per_s", [disk.commits_per_s for disk in result.disk]),
+        ("disk_syncs_per_s", [disk.syncs_per_s for disk in result.disk]),
+    ):
+        figures.put(key, statistics.median(values), values)
+    figures.put("allocs_control_rss_mb", result.control_rss_mb)
+    merging = result.merging
+    figures.put("merge_1000_ms", statistics.median(merging.news), merging.news)
+    figures.put("merge_1000_same_ms", statistics.median(merging.same), merging.same)
+    figures.put("encode_1000_ms", statistics.median(merging.encode), merging.encode)
+    if result.full_range is not None:
+        figures.put("full_range_s", result.full_range.seconds)
+        figures.put("full_range_rss_mb", result.full_range.rss_mb)
+
+
+def add_attach(figures: Figures, result: AttachResult) -> None:
+    """Figures of attaching containers: over all rounds, with the rounds' medians as spread."""
+    for name, key in (
+        ("weft", "attach_median_ms"),
+        ("ip", "attach_ip_ms"),
+        ("bridge", "attach_bridge_plugin_ms"),
+    ):
+        if rounds := result.ways.get(name):
+            figures.put(key, _pooled(rounds), list(map(statistics.median, rounds)))
+    ours = sorted(value for one in result.ways["weft"] for value in one)
+    figures.put("attach_p99_ms", ours[min(len(ours) - 1, len(ours) * 99 // 100)])
+    figures.put(
+        "detach_median_ms", _pooled(result.detach), list(map(statistics.median, result.detach))
+    )
+    for name, key in (("ip", "attach_over_ip"), ("bridge", "attach_over_bridge_plugin")):
+        if theirs := result.ways.get(name):
+            medians = [list(map(statistics.median, each)) for each in (result.ways["weft"], theirs)]
+            _ratio(figures, key, *medians)
+
+
+def _pooled(rounds: list[list[float]]) -> float:
+    return statistics.median(value for one in rounds for value in one)
 
 
 def _seconds(found: list[Benchmark], parameter: str, amount: int) -> dict[int, float]:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 BRIDGE_PORT: Final = "vethwe-bridge"
 PACKET_END: Final = "vethwe-pcap"
+#: Weave Net's, of Open vSwitch.
+FAST_DATAPATH: Final = "datapath"
 #: A TAP takes no more: 65535 less its Ethernet header.
 TAP_MTU_MAX: Final = 65521
 MTU_MAX: Final = 65535
@@ -56,38 +58,42 @@ class BridgeLayout:
         return TAP_MTU_MAX if self.capture == "tap" else MTU_MAX
 
 
-def check_foreign(layout: BridgeLayout) -> None:
+def check_foreign(layout: BridgeLayout, *, adopted: bool = False) -> None:
     """Refuse a host on which the names are taken by something that is not ours; changes nothing.
+
+    ``adopted``: :func:`capture.adopt.adopt` was here before, so a datapath may be left.
 
     Raises:
         CaptureError: names the device and the remedy.
         NetlinkError: netlink itself failed.
     """
-    with _netlink(layout.bridge) as ip:
-        if _link(ip, "datapath") is not None:
+    with netlink(layout.bridge) as ip:
+        if not adopted and find_link(ip, FAST_DATAPATH) is not None:
             raise CaptureError(
                 "use",
-                "datapath",
-                "a Weave Net fast datapath exists on this host; run `weave reset` first",
+                FAST_DATAPATH,
+                "a Weave Net fast datapath exists on this host; stop Weave Net, then start with"
+                " --adopt, which keeps its containers, or run `weave reset`, which does not",
             )
-        bridge = _link(ip, layout.bridge)
-        if bridge is not None and _kind(bridge) != "bridge":
+        bridge = find_link(ip, layout.bridge)
+        if bridge is not None and kind_of(bridge) != "bridge":
             raise CaptureError(
                 "use",
                 layout.bridge,
-                f"a device of that name exists and is a {_kind(bridge) or 'plain link'}, not a"
+                f"a device of that name exists and is a {kind_of(bridge) or 'plain link'}, not a"
                 " bridge; name another with --weave-bridge",
             )
-        port = _link(ip, layout.port)
+        port = find_link(ip, layout.port)
         if port is None:
             return
         wanted = "tun" if layout.capture == "tap" else "veth"
-        if _kind(port) != wanted:
+        if kind_of(port) != wanted:
             raise CaptureError(
                 "use",
                 layout.port,
-                f"a device of that name exists and is a {_kind(port) or 'plain link'}, not a"
-                f" {wanted}; remove it with `weave reset` or `ip link delete {layout.port}`",
+                f"a device of that name exists and is a {kind_of(port) or 'plain link'}, not a"
+                f" {wanted}; if it is of Weave Net, stop that and start with --adopt, or remove it"
+                f" with `ip link delete {layout.port}`",
             )
         master = port.get_attr("IFLA_MASTER")
         if master and (bridge is None or master != bridge["index"]):
@@ -104,13 +110,13 @@ def ensure_bridge(layout: BridgeLayout) -> list[str]:
         NetlinkError: the kernel refused.
     """
     changed: list[str] = []
-    with _netlink(layout.bridge) as ip:
-        bridge = _link(ip, layout.bridge)
+    with netlink(layout.bridge) as ip:
+        bridge = find_link(ip, layout.bridge)
         if bridge is None:
             # the MAC comes after creation: older kernels lack the local entry otherwise
             ip.link("add", ifname=layout.bridge, kind="bridge", br_mcast_snooping=0)
             changed.append("bridge created")
-            bridge = _link(ip, layout.bridge)
+            bridge = find_link(ip, layout.bridge)
             if bridge is None:
                 raise NetlinkError("find", layout.bridge, "gone just after it was made")
         index = bridge["index"]
@@ -138,9 +144,9 @@ def ensure_port(layout: BridgeLayout) -> list[str]:
     """
     changed: list[str] = []
     mtu = layout.port_mtu
-    with _netlink(layout.port) as ip:
-        port = _link(ip, layout.port)
-        bridge = _link(ip, layout.bridge)
+    with netlink(layout.port) as ip:
+        port = find_link(ip, layout.port)
+        bridge = find_link(ip, layout.bridge)
         if port is None or bridge is None:
             missing = layout.port if port is None else layout.bridge
             raise NetlinkError("find", missing, "no such device", errno.ENODEV)
@@ -158,7 +164,7 @@ def ensure_port(layout: BridgeLayout) -> list[str]:
         if layout.capture == "packet":
             changed += _ensure_far_end(ip, mtu)
         # a port that joined may have shrunk a bridge whose MTU was never set by hand
-        bridge = _link(ip, layout.bridge)
+        bridge = find_link(ip, layout.bridge)
         if bridge is not None and bridge.get_attr("IFLA_MTU") != layout.mtu:
             ip.link("set", index=bridge["index"], mtu=layout.mtu)
     return changed
@@ -170,8 +176,8 @@ def ensure_pair(layout: BridgeLayout) -> list[str]:
     Raises:
         NetlinkError: the kernel refused.
     """
-    with _netlink(layout.port) as ip:
-        if _link(ip, layout.port) is not None:
+    with netlink(layout.port) as ip:
+        if find_link(ip, layout.port) is not None:
             return []
         ip.link("add", ifname=layout.port, kind="veth", peer={"ifname": PACKET_END})
         return ["veth pair created"]
@@ -180,14 +186,14 @@ def ensure_pair(layout: BridgeLayout) -> list[str]:
 def remove_pair_if_new(layout: BridgeLayout, changed: list[str]) -> None:
     """Undo :func:`ensure_pair` after a failed start."""
     if "veth pair created" in changed:
-        with _netlink(layout.port) as ip:
-            port = _link(ip, layout.port)
+        with netlink(layout.port) as ip:
+            port = find_link(ip, layout.port)
             if port is not None:
                 ip.link("del", index=port["index"])
 
 
 def _ensure_far_end(ip: Any, mtu: int) -> list[str]:
-    end = _link(ip, PACKET_END)
+    end = find_link(ip, PACKET_END)
     if end is None:
         raise NetlinkError("find", PACKET_END, "no such device", errno.ENODEV)
     if end.get_attr("IFLA_MTU") != mtu:
@@ -200,8 +206,12 @@ def _ensure_far_end(ip: Any, mtu: int) -> list[str]:
 
 
 @contextmanager
-def _netlink(subject: str) -> Iterator[Any]:
-    """One netlink socket; kernel refusals become ours."""
+def netlink(subject: str) -> Iterator[Any]:
+    """One netlink socket; kernel refusals become ours.
+
+    Raises:
+        NetlinkError: the kernel refused, or there is no socket.
+    """
     try:
         with IPRoute() as ip:
             yield ip
@@ -212,7 +222,8 @@ def _netlink(subject: str) -> Iterator[Any]:
         raise NetlinkError("configure", subject, str(err.strerror), err.errno or 0) from err
 
 
-def _link(ip: Any, name: str) -> Any | None:
+def find_link(ip: Any, name: str) -> Any | None:
+    """The link of that name, None if there is none."""
     try:
         found = ip.link("get", ifname=name)
     except KernelRefusal as err:
@@ -227,7 +238,8 @@ def _name_of(ip: Any, index: int) -> str:
     return str(found[0].get_attr("IFLA_IFNAME")) if found else f"device {index}"
 
 
-def _kind(link: Any) -> str:
+def kind_of(link: Any) -> str:
+    """``bridge``, ``veth``, ``tun``, ...; "" for a plain device."""
     info = link.get_attr("IFLA_LINKINFO")
     return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
 

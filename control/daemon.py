@@ -3,7 +3,7 @@
 Order: signals caught → options, password and state read → sockets bound → serving → membership
 begun → READY. Everything a user can have got wrong is found before READY and ends the process with
 one line. Membership is the mesh (:mod:`control.mesh_service`) or a peers file
-(:mod:`control.static_service`).
+(:mod:`control.static_service`); what else a node consists of: :mod:`control.parts`.
 
 SIGHUP rereads the file, SIGTERM and SIGINT stop. Beside the usual notifications the variable
 X_WEFT_ROUTER says "ready" or "gone", which is how the supervisor learns of the router.
@@ -12,14 +12,10 @@ X_WEFT_ROUTER says "ready" or "gone", which is how the supervisor learns of the 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import random
 import signal
 import socket
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -28,52 +24,19 @@ from anyio.abc import SocketListener
 from base.errors import WeftError
 from base.ipc import RouterReport
 from base.sdnotify import Notifier
-from control.api.app import build_app
+from control.api.app import Tenants, build_app, build_metrics_app, build_status_app
+from control.api.attach import ContainerHost
 from control.api.server import ApiServer
 from control.http_addr import listen_all
-from control.identity import bridge_mac, choose_name, parse_name
+from control.ipam_addresses import owned_by
 from control.link import LinkServer, RouterUnavailableError
-from control.mesh_service import MeshService, MeshSettings, parse_subnets
 from control.node import NodeView
-from control.password import find_password
-from control.service import Service
+from control.parts import ControlOptions, Parts
 from control.sockets import listen_unix
-from control.state import DEFAULT_PREFIX, StateStore
-from control.static_service import StaticService
 from control.version import weft_version
-from crypto.ciphers import offer
-from mesh.core import CONN_LIMIT
 
 ROUTER_VARIABLE: Final = "X_WEFT_ROUTER"
-#: Names of the ciphers to offer, for tests and comparisons; unset: what this CPU does best.
-CIPHERS_VARIABLE: Final = "WEFT_CIPHERS"
 _STOP_S: Final = 3
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, frozen=True)
-class ControlOptions:
-    """What the command line says. ``http_addr``: see :mod:`control.http_addr`.
-
-    With ``static``, a peers file, nothing behind it but ``name`` applies.
-    """
-
-    nickname: str
-    control_socket: Path
-    http_addr: str
-    port: int
-    host: str = ""
-    static: Path | None = None
-    name: str | None = None
-    bridge: str = "weave"
-    peers: tuple[str, ...] = ()
-    resume: bool = False
-    password_file: Path | None = None
-    trusted_subnets: str = ""
-    discovery: bool = True
-    conn_limit: int = CONN_LIMIT
-    db_prefix: str = DEFAULT_PREFIX
 
 
 async def run(options: ControlOptions) -> None:
@@ -96,15 +59,16 @@ async def _run(options: ControlOptions) -> None:
         anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         contextlib.ExitStack() as held,
     ):
-        daemon = _Daemon(options, _service(options, held))
+        parts = Parts.of(options, held)
+        daemon = _Daemon(options, parts)
         link_socket = _link_socket(options, held)
-        api_sockets = listen_all(options.http_addr, held)
+        servers = _servers(options, daemon, held)
         listener = await SocketListener.from_socket(link_socket)
-        api = ApiServer(build_app(daemon.observe, daemon.service.commands))
         async with anyio.create_task_group() as tasks:
             await tasks.start(daemon.link.serve, listener)
+            await parts.start(tasks)
             api_done = anyio.Event()
-            tasks.start_soon(_serve_api, api, api_sockets, api_done)
+            tasks.start_soon(_serve_api, servers, api_done)
             await tasks.start(daemon.service.run)
             daemon.announce()
             async for signum in signals:
@@ -112,41 +76,53 @@ async def _run(options: ControlOptions) -> None:
                     break
                 daemon.reload()
             daemon.notifier.stopping()
-            api.stop()
+            for server, _ in servers:
+                server.stop()
             with anyio.move_on_after(_STOP_S):
                 await api_done.wait()
             tasks.cancel_scope.cancel()
         daemon.service.stopped()
 
 
-def _service(options: ControlOptions, held: contextlib.ExitStack) -> Service:
-    if options.static is not None:
-        return StaticService(options.static, options.name, options.nickname, options.port)
-    password = find_password(options.password_file, os.environ)
-    subnets = parse_subnets(options.trusted_subnets)
-    given = None if options.name is None else parse_name(options.name)
-    store = held.enter_context(StateStore.open(options.db_prefix))
-    name = choose_name(given, bridge_mac(options.bridge), store.name(), random.SystemRandom())
-    store.set_name(name)
-    settings = MeshSettings(
-        nickname=options.nickname,
-        name=name,
-        host=options.host,
-        port=options.port,
-        peers=options.peers,
-        resume=options.resume,
-        discovery=options.discovery,
-        conn_limit=options.conn_limit,
-        trusted_subnets=subnets,
-        ciphers=os.environ.get(CIPHERS_VARIABLE) or offer(),
+def _servers(
+    options: ControlOptions, daemon: _Daemon, held: contextlib.ExitStack
+) -> list[tuple[ApiServer, list[socket.socket]]]:
+    """The API, and the pages that may be read elsewhere, each with what it listens on."""
+    tenants = Tenants(
+        commands=daemon.service.commands,
+        ipam=daemon.ipam,
+        tracker="no-masq-local" if options.no_masq_local else "",
+        containers=_container_host(options, daemon),
+        host=daemon.host,
     )
-    return MeshService(settings, password, store)
+    found = [(build_app(daemon.observe, tenants), listen_all(options.http_addr, held))]
+    for option, text, build in (
+        ("--status-addr", options.status_addr, build_status_app),
+        ("--metrics-addr", options.metrics_addr, build_metrics_app),
+    ):
+        sockets = listen_all(text, held, option, anywhere=True)
+        found.append((build(daemon.observe), sockets))
+    return [(ApiServer(app), sockets) for app, sockets in found if sockets]
 
 
-async def _serve_api(api: ApiServer, sockets: list[socket.socket], done: anyio.Event) -> None:
+def _container_host(options: ControlOptions, daemon: _Daemon) -> ContainerHost | None:
+    if daemon.containers is None:
+        return None
+    ipam = daemon.ipam
+    return ContainerHost(
+        daemon.containers.attachments,
+        options.bridge,
+        owned=None if ipam is None else lambda: owned_by(ipam),
+    )
+
+
+async def _serve_api(
+    servers: list[tuple[ApiServer, list[socket.socket]]], done: anyio.Event
+) -> None:
     try:
-        if sockets:
-            await api.serve(sockets)
+        async with anyio.create_task_group() as tasks:
+            for server, sockets in servers:
+                tasks.start_soon(server.serve, sockets)
     finally:
         done.set()
 
@@ -161,9 +137,12 @@ def _link_socket(options: ControlOptions, sockets: contextlib.ExitStack) -> sock
 class _Daemon:
     """State that the signals and the API share."""
 
-    def __init__(self, options: ControlOptions, service: Service) -> None:
+    def __init__(self, options: ControlOptions, parts: Parts) -> None:
         self._options = options
-        self.service = service
+        service = self.service = parts.service
+        self.ipam = parts.ipam
+        self.containers = parts.containers
+        self.host = parts.host
         self.notifier = Notifier()
         self.link = LinkServer(service.snapshot(), self._on_readiness, service.router_news)
         service.attach(self.link)
@@ -177,6 +156,8 @@ class _Daemon:
         self.notifier.ready(self._status())
 
     def _on_readiness(self, ready: bool) -> None:
+        if ready and self.containers is not None:
+            self.containers.mend_soon()  # the router has made the bridge, or found it
         self.notifier.send(
             **{ROUTER_VARIABLE: "ready" if ready else "gone", "STATUS": self._status()}
         )
@@ -204,6 +185,9 @@ class _Daemon:
             path_mtus=core.path_mtus,
             report=report,
             now_s=time.time(),
+            ipam=None if self.ipam is None else self.ipam.view(),
+            host=None if self.host is None else self.host.view(),
+            containers=None if self.containers is None else self.containers.attachments.view(),
         )
 
 

@@ -45,16 +45,17 @@ class TcpAddr:
 HttpAddr = UnixAddr | TcpAddr
 
 
-def parse_http_addrs(text: str) -> tuple[HttpAddr, ...]:
-    """Addresses from the option's text, in its order; none for "".
+def parse_http_addrs(text: str, option: str = OPTION) -> tuple[HttpAddr, ...]:
+    """Addresses from the text of ``option``, in its order; none for "".
 
     Raises:
         ConfigError: one of them is no address.
     """
-    return tuple(_parse(part.strip()) for part in text.split(",")) if text.strip() else ()
+    parts = text.split(",") if text.strip() else ()
+    return tuple(_parse(part.strip(), option) for part in parts)
 
 
-def _parse(text: str) -> HttpAddr:
+def _parse(text: str, option: str) -> HttpAddr:
     if text.startswith("/"):
         return UnixAddr(Path(text))
     host, colon, port = text.rpartition(":")
@@ -68,29 +69,36 @@ def _parse(text: str) -> HttpAddr:
         )
     except ValueError:
         raise ConfigError(
-            f'{OPTION}: "{text}" is no address; give absolute paths of Unix sockets or IP:PORT, '
+            f'{option}: "{text}" is no address; give absolute paths of Unix sockets or IP:PORT, '
             "separated by commas"
         ) from None
 
 
-def listen_all(text: str, held: contextlib.ExitStack) -> list[socket.socket]:
+def listen_all(
+    text: str, held: contextlib.ExitStack, option: str = OPTION, *, anywhere: bool = False
+) -> list[socket.socket]:
     """Listen on every address of the option; closed and removed when ``held`` is left.
+
+    ``anywhere``: "all interfaces" is an address, too; for what changes nothing.
 
     Raises:
         ConfigError: an address is malformed, taken or not ours.
     """
-    return [_listen(address, held) for address in parse_http_addrs(text)]
+    addresses = parse_http_addrs(text, option)
+    return [_listen(address, held, option, anywhere=anywhere) for address in addresses]
 
 
-def _listen(address: HttpAddr, held: contextlib.ExitStack) -> socket.socket:
+def _listen(
+    address: HttpAddr, held: contextlib.ExitStack, option: str, *, anywhere: bool
+) -> socket.socket:
     if isinstance(address, UnixAddr):
-        listener = listen_unix(address.path, 0o660, OPTION, "control")
+        listener = listen_unix(address.path, 0o660, option, "control")
         held.callback(listener.socket.close)
         held.callback(listener.remove)
         return listener.socket
-    if address.ip.is_unspecified:
+    if address.ip.is_unspecified and not anywhere:
         raise ConfigError(
-            f"{OPTION}: {address} would open the API, which has no password, on every interface; "
+            f"{option}: {address} would open the API, which has no password, on every interface; "
             "name one address"
         )
     family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
@@ -103,7 +111,7 @@ def _listen(address: HttpAddr, held: contextlib.ExitStack) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as err:
         raise ConfigError(
-            f"{OPTION}: cannot listen on {address} ({err.strerror}); free it, or name other "
-            f"addresses, such as {OPTION} /run/weave/weave.sock"
+            f"{option}: cannot listen on {address} ({err.strerror}); free it, or name other "
+            f"addresses, such as {option} /run/weave/weave.sock"
         ) from err
     return sock

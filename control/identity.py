@@ -15,6 +15,7 @@ from typing import Final
 
 from base.errors import ConfigError
 from base.names import UNKNOWN_PEER, Mac, PeerName
+from control.state import StateStore
 
 _MULTICAST: Final = 0x01
 _LOCAL: Final = 0x02
@@ -43,6 +44,19 @@ def bridge_mac(bridge: str, net: Path = Path("/sys/class/net")) -> PeerName | No
         return PeerName.parse((net / bridge / "address").read_text().strip())
     except (OSError, ValueError):
         return None  # it went away, or it is no Ethernet device
+
+
+def settle_name(name: str | None, bridge: str, db_prefix: str) -> PeerName:
+    """The name of this host, remembered from now on; ``name`` is the user's ``--name``.
+
+    Raises:
+        ConfigError: it is no name, or the state file cannot be had, as while a node runs with it.
+    """
+    given = None if name is None else parse_name(name)
+    with StateStore.open(db_prefix) as store:
+        chosen = choose_name(given, bridge_mac(bridge), store.name(), random.SystemRandom())
+        store.set_name(chosen)
+    return chosen
 
 
 def choose_name(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,6 +87,11 @@ class MeshService:
         self._router_seen = False
         self._dirty = anyio.Event()
         self._link: LinkServer | None = None
+        #: Told when peers, routes or targets have changed, with the peers that were forgotten.
+        self.on_topology: Callable[[tuple[PeerName, ...]], None] = _nobody
+        #: Peers of the last run whose names do not resolve.
+        self.unresolved = 0
+        self._peers_known = False
         options = MeshOptions(
             name=settings.name,
             nick=settings.nickname,
@@ -142,6 +148,9 @@ class MeshService:
             await tasks.start(self.node.run)
             tasks.start_soon(self._publish_changes)
             self.node.add(peers)
+            self.unresolved = len(later)
+            self._peers_known = True
+            self._tell_topology()
             await self._settle(peers)
             self._store.begin_run()
             self._store.set_peers([*(peer.text for peer in peers), *later])
@@ -169,6 +178,7 @@ class MeshService:
         except ConfigError as err:
             return [str(err)]
         self.node.add(found, replace=replace)
+        self._tell_topology()
         return errors
 
     async def forget(self, peers: list[str]) -> None:
@@ -179,6 +189,7 @@ class MeshService:
         """
         await self._remember([text for text in self.node.core.maker.direct if text not in peers])
         self.node.forget(peers)
+        self._tell_topology()
 
     async def _remember(self, texts: list[str]) -> None:
         await anyio.to_thread.run_sync(self._store.set_peers, texts)
@@ -231,6 +242,8 @@ class MeshService:
             self.node.add(found)
             taken = {peer.text for peer in found}
             texts = [text for text in texts if text not in taken]
+            self.unresolved = len(texts)
+            self._tell_topology()
 
     # --- between mesh and router -----------------------------------------------------------------
 
@@ -254,8 +267,10 @@ class MeshService:
             case events.RoutesChanged():
                 self._links.routes_changed()
                 self._dirty.set()
-            case events.PeersGone():
+                self._tell_topology()
+            case events.PeersGone(names):
                 self._dirty.set()
+                self._tell_topology(names)
             case events.NameCollision():
                 self._collided(event)
             case events.NamesakesSeen():
@@ -264,6 +279,11 @@ class MeshService:
                 self._stranger_refused(addr.rpartition(":")[0])
             case _:
                 pass
+
+    def _tell_topology(self, gone: tuple[PeerName, ...] = ()) -> None:
+        # before the peers are added a count of them would be wrong
+        if self._peers_known:
+            self.on_topology(gone)
 
     def _collided(self, event: events.NameCollision) -> None:
         who = format_peer(event.peer, event.nick)
@@ -308,6 +328,10 @@ class MeshService:
             self._dirty = anyio.Event()
             if self._link is not None:
                 self._link.publish(self._links.snapshot())
+
+
+def _nobody(_: tuple[PeerName, ...]) -> None:
+    """Nobody wants to know."""
 
 
 def _of(conn: int, peer: PeerName, addr: str | None = None) -> dict[str, object]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from base.ipc import ForwarderReport, PathMtuChanged, RouterReady, RouterReport, Snapshot
 from base.names import PeerName
+from control.attachment_tally import AttachmentsView
+from ipam.status import IpamStatus, State
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,11 +79,40 @@ class Membership:
 
 
 @dataclass(slots=True, frozen=True)
+class IpamView:
+    """Address allocation: its status, how often what happened, and why nothing can be recorded.
+
+    ``counters``: messages ignored and merges refused, by reason. ``trouble`` None: all is well.
+    """
+
+    status: IpamStatus
+    counters: dict[str, int]
+    commits: int
+    failures: int
+    trouble: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class HostView:
+    """The host's side of a node: see :mod:`control.host.service`.
+
+    ``exposed`` are the bridge's own addresses with prefix length. ``counters`` by name, for the
+    metrics. ``warnings`` are sentences that an operator should read.
+    """
+
+    exposed: tuple[str, ...]
+    counters: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
 class NodeView:
     """A node at one moment.
 
     ``ready`` and ``router_pid`` are None without a (ready) router; ``report`` is None when the
-    router did not answer. ``now_s`` is wall-clock time, seconds since 1970.
+    router did not answer. ``now_s`` is wall-clock time, seconds since 1970. ``ipam`` is None when
+    addresses are not allocated, ``host`` with a peers file, ``containers`` where none can be
+    attached.
     """
 
     version: str
@@ -94,6 +125,22 @@ class NodeView:
     path_mtus: dict[bytes, PathMtuChanged]
     report: RouterReport | None
     now_s: float
+    ipam: IpamView | None = None
+    host: HostView | None = None
+    containers: AttachmentsView | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the node does its work: the router forwards, and nobody waits for a first ring.
+
+        Who waits while the peers still vote may wait for ever; who waits for space later has to
+        wait for other peers, which is no fault of this one.
+        """
+        if self.ready is None:
+            return False
+        if self.ipam is None or self.ipam.status.state is not State.ELECTING:
+            return True
+        return not (self.ipam.status.pending_allocates or self.ipam.status.pending_claims)
 
     def forwarder(self, peer: bytes) -> ForwarderReport | None:
         """The datagram side towards ``peer``, if the router told."""

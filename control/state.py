@@ -5,20 +5,29 @@ sync) before the method that makes it returns, so callers may promise it. The fi
 long as it is open: two control processes never share one. A file that is damaged or of another
 program is refused and left as it is; nothing here ever resets it.
 
-    setting   key TEXT, value TEXT      "name", "running"
-    peer      position, text            the user's peers, in the order given
+    setting     key TEXT, value TEXT      "name", "running"; of IPAM: "ipam_name", "ipam_range"
+    peer        position, text            the user's peers, in the order given
+    ipam_ring   token, peer, version, free    the ring as this node knows it
+    ipam_seed   position, peer            whom the ring was divided among first
+    ipam_owned  address, prefix_len, ident, is_container, position    what is handed out, in order
+    attachment  container, ifname, ...    who is on which bridge with which addresses
 
-Source of truth: node specification 7 (remembered peers, restart marker).
+The format is raised step by step: a file of an older release is brought up to date in one
+transaction when it is opened, one of a newer release is refused. IPAM's tables are read and written
+by :mod:`control.ipam_store`, the last by :mod:`control.attachment_store`.
+
+Source of truth: node specification 7 (remembered peers, restart marker), ipam specification 9.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from base.errors import ConfigError
 from base.names import PeerName
@@ -26,19 +35,55 @@ from base.names import PeerName
 DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
 #: "WEFT", in the file's header.
 APPLICATION_ID: Final = 0x57454654
-SCHEMA_VERSION: Final = 1
 
-_SCHEMA: Final = (
-    "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-    "CREATE TABLE peer (position INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
+#: What leads from each format to the next; never changed once released, only added to.
+_STEPS: Final = (
+    (
+        "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        "CREATE TABLE peer (position INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
+    ),
+    (
+        (
+            "CREATE TABLE ipam_ring (token INTEGER PRIMARY KEY, peer INTEGER NOT NULL, "
+            "version INTEGER NOT NULL, free INTEGER NOT NULL) STRICT"
+        ),
+        "CREATE TABLE ipam_seed (position INTEGER PRIMARY KEY, peer INTEGER NOT NULL) STRICT",
+        (
+            "CREATE TABLE ipam_owned (address INTEGER PRIMARY KEY, prefix_len INTEGER NOT NULL, "
+            "ident TEXT NOT NULL, is_container INTEGER NOT NULL, position INTEGER NOT NULL) STRICT"
+        ),
+    ),
+    (
+        (
+            "CREATE TABLE attachment (container TEXT NOT NULL, ifname TEXT NOT NULL, "
+            "ident TEXT NOT NULL, network TEXT NOT NULL, bridge TEXT NOT NULL, "
+            "host_ifname TEXT NOT NULL, mac TEXT NOT NULL, mtu INTEGER NOT NULL, "
+            "hairpin INTEGER NOT NULL, multicast_route INTEGER NOT NULL, "
+            "addresses TEXT NOT NULL, routes TEXT NOT NULL, netns TEXT NOT NULL, "
+            "netns_device INTEGER NOT NULL, netns_inode INTEGER NOT NULL, label TEXT NOT NULL, "
+            "memo TEXT NOT NULL, made_at_s REAL NOT NULL, under_way TEXT, "
+            "PRIMARY KEY (container, ifname)) STRICT, WITHOUT ROWID"
+        ),
+    ),
+)
+SCHEMA_VERSION: Final = len(_STEPS)
+#: Parameters: key, value.
+SET_SETTING: Final = (
+    "INSERT INTO setting (key, value) VALUES (?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 )
 
 
+class StateInUseError(ConfigError):
+    """Another process has the file open."""
+
+
 class StateStore:
-    """An open state file. Methods may be called from any thread, from one at a time."""
+    """An open state file. Methods may be called from any thread; one waits for another."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._lock = threading.Lock()
         self.path = path
 
     @classmethod
@@ -86,7 +131,7 @@ class StateStore:
         Raises:
             ConfigError: what is stored is no name.
         """
-        text = self._setting("name")
+        text = self.setting("name")
         try:
             return None if text is None else PeerName.parse(text)
         except ValueError as err:
@@ -100,8 +145,7 @@ class StateStore:
 
     def peers(self) -> list[str]:
         """The user's peers as given, in order."""
-        rows = self._connection.execute("SELECT text FROM peer ORDER BY position")
-        return [text for (text,) in rows]
+        return [str(text) for (text,) in self.rows("SELECT text FROM peer ORDER BY position")]
 
     def set_peers(self, texts: Iterable[str]) -> None:
         """Replace them all.
@@ -109,9 +153,9 @@ class StateStore:
         Raises:
             ConfigError: the disk does not take it; nothing was changed.
         """
-        with self._change():
-            self._connection.execute("DELETE FROM peer")
-            self._connection.executemany(
+        with self.change() as connection:
+            connection.execute("DELETE FROM peer")
+            connection.executemany(
                 "INSERT INTO peer (position, text) VALUES (?, ?)", enumerate(dict.fromkeys(texts))
             )
 
@@ -119,7 +163,7 @@ class StateStore:
 
     def crashed(self) -> bool:
         """Whether the run before this one never ended in order."""
-        return self._setting("running") is not None
+        return self.setting("running") is not None
 
     def begin_run(self) -> None:
         """Mark a run as begun."""
@@ -127,38 +171,66 @@ class StateStore:
 
     def end_run(self) -> None:
         """The run ends in order."""
-        with self._change():
-            self._connection.execute("DELETE FROM setting WHERE key = 'running'")
+        with self.change() as connection:
+            connection.execute("DELETE FROM setting WHERE key = 'running'")
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- for the owners of other tables ----------------------------------------------------------
 
-    def _setting(self, key: str) -> str | None:
-        row = self._connection.execute("SELECT value FROM setting WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+    def setting(self, key: str) -> str | None:
+        """A setting's value, None when it was never set."""
+        found = self.rows("SELECT value FROM setting WHERE key = ?", (key,))
+        return str(found[0][0]) if found else None
 
-    def _set(self, key: str, value: str) -> None:
-        with self._change():
-            self._connection.execute(
-                "INSERT INTO setting (key, value) VALUES (?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (key, value),
-            )
+    def rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Everything that a query finds.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as err:
+            raise self._unreadable(err) from err
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
-        """One transaction, on the disk at its end.
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction of the caller's statements, on the disk at its end, or undone.
 
         Raises:
             ConfigError: it could not be made durable, and was undone.
         """
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as err:
+                raise ConfigError(f"--db-prefix: cannot write {self.path}: {err}") from err
+            finally:
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):  # it has told already what is wrong
+                        self._connection.execute("ROLLBACK")
+
+    def stream(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """What a query finds, row by row; nothing may be changed before its end.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
+            yield from self._connection.execute(query)
         except sqlite3.Error as err:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise ConfigError(f"--db-prefix: cannot write {self.path}: {err}") from err
+            raise self._unreadable(err) from err
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _unreadable(self, err: sqlite3.Error) -> ConfigError:
+        return ConfigError(f"--db-prefix: cannot read {self.path}: {err}")
+
+    def _set(self, key: str, value: str) -> None:
+        with self.change() as connection:
+            connection.execute(SET_SETTING, (key, value))
 
     def _prepare(self) -> None:
         execute = self._connection.execute
@@ -167,16 +239,14 @@ class StateStore:
             execute("PRAGMA locking_mode = EXCLUSIVE")
             (pages,) = execute("PRAGMA page_count").fetchone()
             execute("PRAGMA synchronous = FULL")
-            if pages:
-                self._check()
-            else:
-                self._create()
+            # in one transaction, before the log exists: half a file has no pages at all
+            self._raise_format(self._check() if pages else 0)
             execute("PRAGMA journal_mode = WAL")
             execute("BEGIN IMMEDIATE")  # whoever else has it is found out now
             execute("COMMIT")
         except sqlite3.OperationalError as err:
             if "locked" in str(err):
-                raise ConfigError(
+                raise StateInUseError(
                     f"--db-prefix: {self.path} is in use; is another node running with it?"
                 ) from err
             raise ConfigError(f"--db-prefix: cannot use {self.path}: {err}") from err
@@ -186,24 +256,27 @@ class StateStore:
                 "start afresh"
             ) from err
 
-    def _create(self) -> None:
-        # in one transaction, before the log exists: half a file has no pages at all
+    def _raise_format(self, version: int) -> None:
+        if version == SCHEMA_VERSION:
+            return
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            execute(statement)
+        for step in _STEPS[version:]:
+            for statement in step:
+                execute(statement)
         execute(f"PRAGMA application_id = {APPLICATION_ID}")
         execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         execute("COMMIT")
 
-    def _check(self) -> None:
+    def _check(self) -> int:
+        """The file's format."""
         (found,) = self._connection.execute("PRAGMA application_id").fetchone()
         if found != APPLICATION_ID:
             raise ConfigError(
                 f"--db-prefix: {self.path} belongs to another program; choose another prefix"
             )
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
+        if not 1 <= version <= SCHEMA_VERSION:
             raise ConfigError(
                 f"--db-prefix: {self.path} has format {version}, this release knows "
                 f"{SCHEMA_VERSION}; use the release that wrote it"
@@ -213,3 +286,27 @@ class StateStore:
             raise ConfigError(
                 f"--db-prefix: {self.path} is damaged ({verdict}); move it away to start afresh"
             )
+        return int(version)
+
+
+def remove_state(prefix: str) -> None:
+    """Remove the file, damaged or not, and what sqlite keeps beside it; a missing one is fine.
+
+    Raises:
+        ConfigError: it is in use, or cannot be removed.
+    """
+    path = Path(f"{prefix}data.db")
+    if not path.exists():
+        return
+    try:
+        StateStore.open(prefix).close()
+    except StateInUseError:
+        raise
+    except ConfigError:
+        pass  # then it is no loss
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        try:
+            part.unlink(missing_ok=True)
+        except OSError as err:
+            raise ConfigError(f"--db-prefix: cannot remove {part}: {err.strerror}") from err

@@ -69,19 +69,28 @@ class Allocator:
 
     # --- start -----------------------------------------------------------------------------------
 
-    def restore(self, stored: Stored, in_use: Iterable[Holding], now: float) -> None:
+    def restore(
+        self,
+        stored: Stored,
+        in_use: Iterable[Holding],
+        now: float,
+        on_bridge: Iterable[Holding] = (),
+    ) -> None:
         """Begin with what the store holds. Called once, before anything else.
 
         ``in_use``: addresses found on this host (attached containers, the bridge's own), whether
         stored or not. They are claimed before anything is allocated; those that another peer owns
-        are asked from it and never given away meanwhile. State of another name or another range is
-        dropped, with a Notice; so is a ring without entries.
+        are asked from it and never given away meanwhile. ``on_bridge`` the same where the store
+        knows of no holder. State of another name or another range is dropped, with a Notice; so is
+        a ring without entries.
         """
         state = self._context.state
         notices = [state.load(stored), *map(state.adopt, in_use)]
+        notices += [state.adopt(one) for one in on_bridge if state.holdings.at(one.addr) is None]
         for notice in notices:
             if notice is not None:
                 self._out.notice(notice, warning=True)
+        self._context.election.lived_before = bool(state.strays)
         if self.options.mode is Mode.SEED or state.strays:
             self._context.establish(now)
         self._requests.ask_for_strays(now)
@@ -128,11 +137,12 @@ class Allocator:
     ) -> None:
         """That very address for ``ident``; also one outside the range, known on this host only.
 
-        With ``no_error_on_unknown`` the answer does not wait for whoever owns the address. Answers
-        None, ClaimConflictError, NoAddressError, RequestCancelledError.
+        With ``no_error_on_unknown`` it is recorded, and claimed on, when its owner is not known,
+        cannot be reached or does not answer; one that does may refuse. Answers None,
+        ClaimConflictError, NoAddressError, RequestCancelledError.
         """
         one = Pending(request, ident, cidr, is_container, deadline, "the address")
-        self._requests.claim(one, now, at_once=no_error_on_unknown)
+        self._requests.claim(one, now, patient=not no_error_on_unknown)
 
     def prime(self, request: int, now: float, *, deadline: float | None = None) -> None:
         """Answers None once there is a ring, starting the election if need be."""
@@ -189,7 +199,7 @@ class Allocator:
 
     def set_topology(self, peers: Iterable[KnownPeer], now: float) -> None:
         """All reachable peers, whenever they change; ourselves may be among them."""
-        self._context.peers.set_topology(peers)
+        self._context.peers.set_topology(peers, self._context.state.ring.peers())
         self._told_changed()
         if not self._context.state.ring:
             self._context.election.targets_changed(now)
@@ -250,7 +260,11 @@ class Allocator:
 
     def next_deadline(self) -> float | None:
         """When :meth:`timeout` is to be called at the latest; None: nothing waits."""
-        moments = [self._requests.next_deadline(), self._lifecycle.next_burial()]
+        moments = [
+            self._requests.next_deadline(),
+            self._lifecycle.next_burial(),
+            self._exchange.next_forgetting(),
+        ]
         if not self._context.stopped:
             moments.append(self._context.election.next_at)
             if self._requests.waiting or self._context.state.strays:
@@ -261,6 +275,7 @@ class Allocator:
         """Do what is due."""
         self._requests.expire(now)
         self._lifecycle.bury(now)
+        self._exchange.forget_refusals(now)
         if self._context.stopped:
             return
         if not self._context.state.ring and self._context.election.due(now):

@@ -4,7 +4,11 @@ Nothing happens until somebody needs an address. Then electors propose, again an
 intervals that grow, so that two do not outbid each other for ever; an observer asks the others to.
 As many nodes decide as the user said, ourselves counted, or as the configured targets suggest. A
 quorum of one beside targets is how clusters split (specification 20.1: Kubernetes start scripts
-count peers without the node itself): it waits until a target answers or some time has passed.
+count peers without the node itself): it waits until a target answers or some time has passed. A
+guess counts all participants that are in sight, too, for a while: the first node of a cluster has
+no targets, and would decide alone while the others agree without it. A guess of a node that found
+addresses in use waits for others even where there are no targets: it has lived before, they will
+come, and the first is likely to know a division.
 
 Source of truth: ipam specification 5, 20.1, 20.2.
 """
@@ -21,6 +25,8 @@ from ipam.peers import PeerBook
 
 RETRY_S: Final = 5.0
 _RETRY_FACTOR_MAX: Final = 6.0
+#: How long a guessed majority is one of all in sight; observers among these never vote.
+IN_SIGHT_S: Final = 10.0
 
 
 class Election:
@@ -33,6 +39,10 @@ class Election:
         self._peers = peers
         self._rng = rng
         self._alone_from = now + options.alone_grace_s
+        #: Addresses in use tell that the range was divided before.
+        self.lived_before = False
+        # None: not begun
+        self._in_sight_until: float | None = None
         self._round = 0
         self.elector = options.mode is not Mode.OBSERVER
         self.paxos = Paxos(NodeId(peers.peer, options.uid), 0, peers.is_live)
@@ -41,14 +51,30 @@ class Election:
         #: When to act next.
         self.next_at: float | None = None
 
+    def _too_early(self, now: float) -> bool:
+        """Whether how many decide is not known, or likely to be wrong."""
+        peers = self._peers
+        if self._options.expected > 1:
+            return False
+        if peers.targets is None:
+            return True
+        return self._expects_others(now) and not peers.targets and not peers.known
+
+    def _expects_others(self, now: float) -> bool:
+        return self.lived_before and not self._options.expected and now < self._alone_from
+
     def _quorum(self, now: float) -> int:
         """How many nodes decide."""
         expected = self._options.expected
         if expected > 1:
             return expected // 2 + 1
-        others = self._peers.targets
+        others = self._peers.targets or 0
+        if self._expects_others(now):
+            others = max(others, len(self._peers.known))
         if expected == 1 and now >= self._alone_from and not self._peers.known:
             others = 0
+        if expected == 0 and self._in_sight_until is not None and now < self._in_sight_until:
+            others = max(others, self._peers.participants())
         return (others + 1) // 2 + 1
 
     def establish(self, now: float) -> bool:
@@ -59,9 +85,12 @@ class Election:
         return self._act(now)
 
     def targets_changed(self, now: float) -> None:
-        """Count again, unless votes were cast by the old count."""
+        """Count again, unless votes were cast by the old count, and act if that was waited for."""
         if self.awaiting and self.elector and not self.paxos.anything_accepted:
-            self.paxos.quorum = self._quorum(now)
+            if self._in_sight_until is None:
+                self.next_at = now
+            elif not self._too_early(now):
+                self.paxos.quorum = self._quorum(now)
 
     def due(self, now: float) -> bool:
         """Act if it is time; true if our state is to be broadcast."""
@@ -76,10 +105,17 @@ class Election:
         if not self.elector:
             self.next_at = now + RETRY_S
             return True
+        if self._too_early(now):
+            self.next_at = None if self._peers.targets is None else self._alone_from
+            return False
+        if self._in_sight_until is None:
+            self._in_sight_until = now + IN_SIGHT_S
         if self.paxos.quorum == 0 or not self.paxos.anything_accepted:
             self.paxos.quorum = self._quorum(now)
         if now < self._alone_from:
             self.next_at = min(self.next_at, self._alone_from)
+        if now < self._in_sight_until:
+            self.next_at = min(self.next_at, self._in_sight_until)
         self.paxos.propose()
         return True
 

@@ -29,6 +29,11 @@ BURST_SINGLE: Final = 1024
 REFILL_S: Final = 0.5
 REFILL_SINGLE_S: Final = 0.02
 _BUCKETS_MAX: Final = 8192
+#: How long it is remembered that the operator was told: that nobody has free addresses, and that a
+#: peer's ring is refused. The latter outlasts the longest pause between two connections.
+TOLD_S: Final = 60.0
+REFUSAL_S: Final = 900.0
+_REFUSALS_MAX: Final = 16
 
 
 @dataclass(slots=True)
@@ -48,7 +53,9 @@ class Exchange:
         #: Addresses that their owner refused to give us, by owner.
         self.denied: dict[int, int] = {}
         self._buckets: dict[tuple[int, bool], float] = {}
-        self._told_no_donor: set[Range] = set()
+        self._told_no_donor: dict[Range, float] = {}
+        #: Why rings of peers are refused, and until when that is worth telling.
+        self.refusals: dict[str, float] = {}
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -60,10 +67,9 @@ class Exchange:
         for peer in context.state.ring.donors(where, context.rng.random):
             if context.peers.reachable(peer) and self._refused.get((where, peer), 0.0) <= now:
                 self._ask(where, peer, now)
-                self._told_no_donor.discard(where)
                 return
-        if where not in self._told_no_donor:
-            self._told_no_donor.add(where)
+        if self._told_no_donor.get(where, 0.0) <= now:
+            self._told_no_donor[where] = now + TOLD_S
             text = f"no reachable peer has free addresses in {where.as_cidr_text()}"
             context.out.notice(text, warning=True)
 
@@ -101,6 +107,7 @@ class Exchange:
         self._asks = {where: ask for where, ask in self._asks.items() if ask.until > now}
         self._refused = {key: until for key, until in self._refused.items() if until > now}
         self._buckets = {key: full for key, full in self._buckets.items() if full > now}
+        self._told_no_donor = {w: until for w, until in self._told_no_donor.items() if until > now}
         self.denied = {a: p for a, p in self.denied.items() if a in self._context.state.strays}
 
     def on_denied(self, source: int, where: Range, now: float) -> bool:
@@ -165,14 +172,14 @@ class Exchange:
         if context.peers.learn(state.nicknames):
             context.told_changed()
         if state.ring is not None:
-            return self._merge(state.ring)
+            return self._merge(state.ring, now)
         if context.state.ring:
             if source is not None and int(source) != context.state.peer:
                 context.out.send_state(source)
             return False
         return self._elect(state, source, now)
 
-    def _merge(self, theirs: RingState) -> bool:
+    def _merge(self, theirs: RingState, now: float) -> bool:
         state = self._context.state
         used = state.space.first_used
         try:
@@ -180,12 +187,14 @@ class Exchange:
         except MergeConflictError as conflict:
             self._counters["conflicting rings"] += 1
             if not conflict.taken_over:
+                self._refuse(conflict, now)
                 raise
             # the cluster has moved on: what is in use here is asked back, address by address
             self._context.out.notice(str(conflict), warning=True)
             outcome = conflict.outcome
-        except RingError:
+        except RingError as err:
             self._counters["rings refused"] += 1
+            self._refuse(err, now)
             raise
         if not outcome.changed and outcome.seeds == state.ring.seeds:
             return False
@@ -195,6 +204,23 @@ class Exchange:
                 del self._asks[where]
         self._context.election.over()
         return True
+
+    def _refuse(self, err: RingError, now: float) -> None:
+        """Tell, but not with every connection that breaks on it."""
+        text = f"a peer's ring is refused: {err}"
+        if text not in self.refusals:
+            if len(self.refusals) >= _REFUSALS_MAX:
+                del self.refusals[min(self.refusals, key=self.refusals.__getitem__)]
+            self._context.out.notice(text, warning=True)
+        self.refusals[text] = now + REFUSAL_S
+
+    def next_forgetting(self) -> float | None:
+        """When a refusal is to be forgotten."""
+        return min(self.refusals.values(), default=None)
+
+    def forget_refusals(self, now: float) -> None:
+        """Those that have not come again."""
+        self.refusals = {text: until for text, until in self.refusals.items() if until > now}
 
     def _elect(self, state: GossipState, source: PeerName | None, now: float) -> bool:
         """Neither has a ring."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from base.names import PeerName
-from ipam.address import Range, format_address, subtract
-from ipam.ring import TAKEOVER_STEP, Ring, RingError, check_entries, distance
+from ipam.address import Range, format_address, merge_adjacent, subtract
+from ipam.ring import Ring, RingError, check_entries, distance
 from ipam.store import Entry
 
 #: A version that rises by more than this at once, or reaches the other limit, is an attack: the
@@ -33,8 +33,8 @@ Used = Callable[[Sequence[Range]], int | None]
 class MergeConflictError(RingError):
     """The outcome would take addresses in use from us.
 
-    ``taken_over``: another peer took our piece over, as one may from a peer that seems dead;
-    ``outcome`` is what the merge would give.
+    ``taken_over``: only in pieces that another peer took over, as one may from a peer that seems
+    dead; ``outcome`` is what the merge would give.
     """
 
     def __init__(self, text: str, outcome: Outcome, *, taken_over: bool) -> None:
@@ -89,9 +89,27 @@ def merge(
     before = ours.owned_joined(mine)
     after = Ring(universe, mine, outcome.entries).owned_joined(mine)
     outcome.gained, outcome.lost = subtract(after, before), subtract(before, after)
-    if outcome.lost and (addr := used(outcome.lost)) is not None:
-        raise _conflict(ours, outcome, addr)
+    if outcome.lost and (lost := used(outcome.lost)) is not None:
+        seized = used(subtract(outcome.lost, _moved(ours, outcome)))
+        text = _conflict(ours, outcome, lost if seized is None else seized)
+        raise MergeConflictError(text, outcome, taken_over=seized is None)
     return outcome
+
+
+def _moved(ours: Ring, outcome: Outcome) -> list[Range]:
+    """Pieces of ours whose entry has another owner and a higher version: taken over, and maybe
+    divided since. Not by how much it is higher: we may have raised ours meanwhile, unheard.
+    """
+    after = {entry.token: entry for entry in outcome.entries}
+    return merge_adjacent(
+        sorted(
+            piece
+            for mine, piece in ours.all_pieces()
+            if mine.peer == ours.peer
+            and (entry := after[mine.token]).peer != mine.peer
+            and entry.version > mine.version
+        )
+    )
 
 
 def _names(peers: Sequence[int]) -> str:
@@ -156,23 +174,18 @@ def _clamp(universe: Range, outcome: Outcome) -> None:
             outcome.changed.add(entry[0])
 
 
-def _conflict(ours: Ring, outcome: Outcome, addr: int) -> MergeConflictError:
+def _conflict(ours: Ring, outcome: Outcome, addr: int) -> str:
     """Why ``addr`` would be lost, in the words that operators of Weave search for."""
     after = Ring(ours.universe, ours.peer, outcome.entries)
     entry = after.entries[after.index_of(addr)]
     mine = next((one for one in ours.entries if one.token == entry.token), None)
     at, peer = format_address(entry.token), PeerName.from_int(entry.peer)
-    taken_over = False
     if mine is None:
-        text = f"Peer {peer} says it owns the IP range from {at}, which I think I own"
-    elif mine.version == entry.version:
+        return f"Peer {peer} says it owns the IP range from {at}, which I think I own"
+    if mine.version == entry.version:
         owner = PeerName.from_int(mine.peer)
-        text = f"Inconsistent entries for {at}: owned by {owner} but incoming message says {peer}"
-    else:
-        text = (
-            f"Received update for IP range I own at {at} v{mine.version}: "
-            f"incoming message says owner {peer} v{entry.version}"
-        )
-        # who took over may not have seen our last versions, so the step itself is no measure
-        taken_over = entry.version >= TAKEOVER_STEP
-    return MergeConflictError(text, outcome, taken_over=taken_over)
+        return f"Inconsistent entries for {at}: owned by {owner} but incoming message says {peer}"
+    return (
+        f"Received update for IP range I own at {at} v{mine.version}: "
+        f"incoming message says owner {peer} v{entry.version}"
+    )

@@ -31,8 +31,9 @@ class AllocatorOptions:
     seconds at construction, only ever told, never used.
 
     Seconds: a freed address rests ``reuse_delay_s`` while there is another; a dead container's
-    addresses are freed after ``dead_grace_s``; with targets and a quorum of 1, ``alone_grace_s``
-    has to pass before we divide the range alone.
+    addresses are freed after ``dead_grace_s``; with targets and a quorum of 1, or without targets
+    where addresses are in use at the start, ``alone_grace_s`` has to pass before we divide the
+    range alone.
     """
 
     name: PeerName

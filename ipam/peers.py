@@ -25,13 +25,18 @@ class PeerBook:
         self._nick = nick
         self._node = NodeId(peer, uid)
         self.known: dict[int, KnownPeer] = {}
-        #: Configured peers other than ourselves.
-        self.targets = 0
+        #: Configured peers other than ourselves; None: nobody has told yet.
+        self.targets: int | None = None
         self._told: dict[int, str] = {}
 
-    def set_topology(self, peers: Iterable[KnownPeer]) -> None:
-        """All peers that can be reached."""
+    def set_topology(self, peers: Iterable[KnownPeer], owners: set[int]) -> None:
+        """All peers that can be reached; the names of ``owners`` of space that cannot any more
+        stay known.
+        """
+        before = self.known
         self.known = {int(one.name): one for one in peers if int(one.name) != self.peer}
+        for peer in (before.keys() - self.known.keys()) & owners:
+            self._told.setdefault(peer, before[peer].nick)
 
     def learn(self, nicknames: Mapping[int, str]) -> bool:
         """Nicknames of a peer's gossip; true if there was news."""
@@ -70,6 +75,10 @@ class PeerBook:
     def reachable(self, peer: int) -> bool:
         """Whether the topology holds it."""
         return peer in self.known
+
+    def participants(self) -> int:
+        """How many others take part in the allocation and can be reached."""
+        return len(self.known.keys() & self._told.keys())
 
     def is_live(self, node: NodeId) -> bool:
         """Whether a participant of the election exists, in that process run."""

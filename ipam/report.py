@@ -96,8 +96,8 @@ def _shares(context: Context) -> tuple[PeerShare, ...]:
 
 
 def _conflicts(context: Context, exchange: Exchange) -> tuple[str, ...]:
-    """Held addresses that their owner refuses to give."""
-    lines = []
+    """Rings of peers that we refuse, and held addresses that their owner refuses to give."""
+    lines = list(exchange.refusals)
     for addr, peer in sorted(exchange.denied.items()):
         held = context.state.holdings.at(addr)
         if held is not None and addr in context.state.strays:

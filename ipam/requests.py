@@ -21,11 +21,11 @@ from base.errors import (
     OutOfBoundsError,
     RequestCancelledError,
 )
-from base.names import PeerName
+from base.names import PeerName, format_peer
 from ipam.address import Cidr, format_address
 from ipam.context import Context
 from ipam.events import Answered
-from ipam.exchange import Exchange
+from ipam.exchange import ASK_S, Exchange
 from ipam.holdings import IDENT_LEN_MAX, cidr_of
 from ipam.outbox import Redo
 from ipam.store import Holding
@@ -47,6 +47,8 @@ class Pending:
     deadline: float | None
     waits_for: str
     tries: int = 0
+    #: From then on a claim is recorded, whoever owns its address; None: never.
+    record_at: float | None = None
 
     def __str__(self) -> str:
         if self.cidr is None:
@@ -126,19 +128,19 @@ class Requests:
 
     # --- claim -----------------------------------------------------------------------------------
 
-    def claim(self, one: Pending, now: float, *, at_once: bool) -> None:
-        """Meet, refuse or queue. ``at_once``: record it, whoever owns it, and ask afterwards."""
+    def claim(self, one: Pending, now: float, *, patient: bool) -> None:
+        """Meet, refuse or queue. Not ``patient``: whose owner cannot be asked, or does not answer
+        for a while, is recorded, and asked for afterwards.
+        """
         if self._refused(one):
             return
-        if self._try_claim(one, now):
-            return
         assert one.cidr is not None
-        if at_once:
-            self._record(one, one.cidr)
-            self._context.establish(now)
-            self.pump(now)
+        if not patient:
+            one.record_at = now + ASK_S
+        if not self._try_claim(one, now):
+            self._queue(self.claims, one)
+        elif one.cidr.addr not in self._context.state.strays:
             return
-        self._queue(self.claims, one)
         if self._context.establish(now):
             self.pump(now)
 
@@ -156,15 +158,23 @@ class Requests:
             return True
         if not state.ring:
             one.waits_for = "the first division of the range"
-            return False
-        owner = state.ring.owner(cidr.addr)
-        text = f"address {cidr} is owned by other peer {PeerName.from_int(owner)}"
-        one.waits_for = text
-        one.tries += 1
-        if not self._exchange.ask_owner(cidr.addr, owner, now) and one.tries > _TRIES_MAX:
-            self._fail(one, ClaimConflictError(f"{text} - it cannot be reached"))
+            asked = False
+        else:
+            owner = state.ring.owner(cidr.addr)
+            one.waits_for = self._owned_by(cidr, owner)
+            one.tries += 1
+            asked = self._exchange.ask_owner(cidr.addr, owner, now)
+        if one.record_at is not None and (not asked or now >= one.record_at):
+            self._record(one, cidr)
+            return True
+        if not asked and one.tries > _TRIES_MAX:
+            self._fail(one, ClaimConflictError(f"{one.waits_for} - it cannot be reached"))
             return True
         return False
+
+    def _owned_by(self, cidr: Cidr, owner: int) -> str:
+        who = format_peer(PeerName.from_int(owner), self._context.peers.nick(owner))
+        return f"address {cidr} is owned by other peer {who}"
 
     def _claim_held(self, one: Pending, cidr: Cidr, held: Holding, inside: bool) -> None:
         out = self._context.out
@@ -176,8 +186,10 @@ class Requests:
                 Holding(cidr.addr, cidr.prefix_len, one.ident, one.is_container)
             )
             out.answer(one.request)
-        elif not inside or held.ident == format_address(cidr.addr):
-            self._fail(one, ClaimConflictError(f"address {cidr} is already in use"))
+        elif not inside:
+            self._fail(one, ClaimConflictError(f"address {cidr} already in use by {held.ident}"))
+        elif held.ident == format_address(cidr.addr):
+            self._fail(one, ClaimConflictError(f"address {cidr} already in use"))
         else:
             self._fail(one, ClaimConflictError(f"address {cidr} is already owned by {held.ident}"))
 
@@ -192,8 +204,7 @@ class Requests:
         for one in list(self.claims.values()):
             if one.cidr is not None and one.cidr.addr == addr:
                 del self.claims[one.request]
-                name = PeerName.from_int(source)
-                text = f"address {one.cidr} is owned by other peer {name} - it is in use there"
+                text = f"{self._owned_by(one.cidr, source)} - it is in use there"
                 self._fail(one, ClaimConflictError(text))
 
     # --- the others ------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ class IpamStatus:
 
     ``paxos`` None once there is a ring. ``active_ips`` are those handed out of the range.
     ``shares``: ourselves first, the others sorted by name. ``text`` is the line of ``/status``.
-    ``conflicts``: held addresses whose owner in the ring is another peer, as lines for the user.
+    ``conflicts``: held addresses whose owner refuses them, and why rings of peers are refused, as
+    lines for the user.
     """
 
     state: State

@@ -13,7 +13,7 @@ import anyio.abc
 import msgspec
 
 from base.errors import ConfigError, WeftError
-from lab import demo_view, frames, plan, preflight
+from lab import demo_addresses, demo_view, frames, plan, preflight
 from lab.container import Container
 from lab.decode import RECORD_HEADER_LEN, SEALED_HEADER_LEN, Decoder
 from lab.lab import Lab
@@ -64,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     pairs: tuple[PairResult, ...]
     connections: tuple[LinkResult, ...]
+    addresses: demo_addresses.Addresses
     raw: RawResult
     nodes: int
     encrypted: bool
@@ -159,12 +160,18 @@ async def _run(options: Options) -> Findings:
     password = secrets.token_urlsafe(24) if options.encrypted else None
     tests = nodes * (nodes - 1)
     errors: list[str] = []
-    with demo_view.progress(total=tests + 4) as step:
+    with demo_view.progress(total=tests + 7) as step:
         step(f"build {nodes} hosts")
-        async with Lab(nodes, options.topology) as lab:
+        async with Lab(nodes, options.topology, containers=0) as lab:
             raw_ends = lab.raw_pair()
             step("start the routers")
-            await lab.start_weft(mesh=True, password=password, connect_timeout_s=None)
+            vote = f"--ipalloc-init=consensus={nodes}"
+            await lab.start_weft(vote, mesh=True, password=password, connect_timeout_s=None)
+            step("divide the addresses")
+            division_s = await demo_addresses.divide(lab)
+            step("attach containers")
+            for host in lab.hosts:
+                await host.start_container(plan.container_name(host.index, 1, 1))
             try:
                 await lab.wait_connected()
             except CommandError as err:
@@ -180,9 +187,11 @@ async def _run(options: Options) -> Findings:
             step("follow one frame")
             way = await follow(lab, lab.containers[0], _far_end(lab), encrypted=options.encrypted)
             reports = {host.name: await host.report() for host in lab.hosts}
+            step("lose a node")
+            addresses = await demo_addresses.lose_one(lab, division_s)
             step("remove everything")
     links = tuple(_links(reports))
-    summary = Summary(tuple(pairs), links, raw, nodes, options.encrypted, lab.topology)
+    summary = Summary(tuple(pairs), links, addresses, raw, nodes, options.encrypted, lab.topology)
     return Findings(summary, way, reports, tuple(errors))
 
 

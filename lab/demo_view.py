@@ -13,10 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from lab.demo_addresses import Addresses, Share
     from lab.demo_run import Findings, Hop, LinkResult, PairResult, RawResult
 
 _PIPE_WIDTH = 120
 _DUMP_BYTES = 80
+_BAR_WIDTH = 40
 Parts = tuple[tuple[str, int], ...]
 _OUTER: Parts = (("Ethernet", 14), ("IPv4", 20), ("UDP", 8), ("sender", 6))
 _PLAIN_PARTS: Parts = (
@@ -75,6 +77,7 @@ def show(findings: Findings) -> None:
     )
     console.print(_pairs_table(summary.pairs, summary.raw))
     console.print(_links_table(summary.connections))
+    _show_addresses(console, summary.addresses)
     _show_way(console, findings.way, encrypted=summary.encrypted)
     console.print(_fdb_table(findings.reports))
     console.print(_counter_table(findings.reports))
@@ -132,6 +135,27 @@ def _links_table(links: tuple[LinkResult, ...]) -> Table:
             link.degraded,
         )
     return table
+
+
+def _show_addresses(console: Console, addresses: Addresses) -> None:
+    """The range as bars, before and after a node is lost."""
+    console.print(
+        f"\n[bold]Addresses[/]: {addresses.range}, divided by vote in {addresses.division_s:.1f} s"
+    )
+    _show_shares(console, addresses.before)
+    console.print(
+        f" {addresses.lost} is killed; [bold]weft rmpeer {addresses.lost}[/] on {addresses.heir}: "
+        f"{addresses.taken_over:,} addresses taken over"
+    )
+    _show_shares(console, addresses.after)
+
+
+def _show_shares(console: Console, shares: tuple[Share, ...]) -> None:
+    for share in shares:
+        filled = round(share.percent / 100 * _BAR_WIDTH)
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
+        used = "" if share.in_use is None else f"  {share.in_use} in use"
+        console.print(f"  {share.node:<6} {bar} {share.percent:5.1f} %  {share.ips:>9,}{used}")
 
 
 def _show_way(console: Console, way: tuple[Hop, ...], *, encrypted: bool) -> None:

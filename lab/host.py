@@ -24,7 +24,7 @@ from lab.process import CommandError, Process
 
 Role = Literal["launch", "control", "router"]
 
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 45.0
 BRIDGE = "weave"
 
 
@@ -163,6 +163,46 @@ class Host(Node):
             self.ip(f"link set {container.port} master {bridge} up")
             container.set_mtu(mtu)
 
+    async def start_container(self, name: str, *specs: str) -> Container:
+        """A container as users have them: ``weft attach`` gives it interface and addresses.
+
+        ``specs`` as for the command; none: one address of the default subnet.
+
+        Raises:
+            CommandError: it could not be attached.
+        """
+        namespace = self.namespaces.create(name)
+        container = Container(self.namespaces, namespace, host=self)
+        container.ip("link set lo up")
+        container.pause = container.spawn("sleep", "infinity")
+        said = await self.weft_command(
+            *("attach", "--http-addr", self.http_socket, "--name", container.interface),
+            *("--pid", str(container.pause.inner_pid), *specs, name),
+        )
+        container.ipv4 = said.split()[0]
+        self.containers.append(container)
+        return container
+
+    async def addresses(self) -> dict[str, Any]:
+        """``weft status ipam`` as a record.
+
+        Raises:
+            CommandError: the daemon does not answer, or gives out no addresses.
+        """
+        text = await self.weft_command("status", "ipam", "--json", "--http-addr", self.http_socket)
+        return msgspec.json.decode(text, type=dict[str, Any])
+
+    async def kill_weft(self) -> None:
+        """SIGKILL to all processes of the node at once, as a power cut is."""
+        for role in ("launch", "control", "router"):
+            for pid in self.pids(role):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.weft is not None:
+            await self.weft.wait(10.0)
+            self.weft.close()
+            self.weft = None
+
     def alarms(self, last: int = 2) -> list[str]:
         """The last lines of weft's log here that tell of errors or warnings."""
         log = self.weft.stderr().splitlines() if self.weft else []
@@ -263,6 +303,56 @@ class Host(Node):
             CommandError: it fails.
         """
         await self.weft_command("forget", "--http-addr", self.http_socket, *peers)
+
+    async def ask_weft(self, command: str, *words: str) -> str:
+        """Output of a ``weft`` command that asks the running node.
+
+        Raises:
+            CommandError: it fails.
+        """
+        return await self.weft_command(command, "--http-addr", self.http_socket, *words)
+
+    async def attach_guest(self, name: str, words: Sequence[str]) -> list[str]:
+        """``weft attach``: addresses of container ``name``.
+
+        Raises:
+            CommandError: it is refused.
+        """
+        return (await self.ask_weft("attach", *words, name)).split()
+
+    async def detach_guest(self, name: str, words: Sequence[str] = ()) -> list[str]:
+        """``weft detach``: addresses that container ``name`` had.
+
+        Raises:
+            CommandError: it fails.
+        """
+        return (await self.ask_weft("detach", *words, name)).split()
+
+    async def expose(self, *words: str) -> list[str]:
+        """``weft expose``: addresses of this host on the overlay.
+
+        Raises:
+            CommandError: it is refused.
+        """
+        return (await self.ask_weft("expose", *words)).split()
+
+    async def hide(self, *words: str) -> list[str]:
+        """``weft hide``: addresses that this host had.
+
+        Raises:
+            CommandError: it fails.
+        """
+        return (await self.ask_weft("hide", *words)).split()
+
+    async def audit(self) -> dict[str, list[str]]:
+        """``weft audit``: what is left over, by kind.
+
+        Raises:
+            CommandError: the node does not answer.
+        """
+        argv = ("audit", "--json", "--http-addr", self.http_socket)
+        text = await self.weft_command(*argv, check=False)
+        return msgspec.json.decode(text, type=dict[str, list[str]])
 
     async def wait_established(self, count: int, timeout_s: float = 15.0) -> None:
         """Wait until exactly ``count`` connections are established and nothing else is listed.

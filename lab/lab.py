@@ -34,6 +34,7 @@ from anyio import to_thread
 from base.errors import WeftError
 from lab import plan, preflight, references
 from lab.container import Container
+from lab.guest import Guest
 from lab.host import Host
 from lab.namespaces import Namespaces
 from lab.node import SYSCTLS, Node
@@ -205,6 +206,12 @@ class Lab:
             f"link set {inside} up",
         )
         return container
+
+    def new_guest(self, host: Host, name: str) -> Guest:
+        """A running container without network on ``host``; ``weft attach`` gives it some."""
+        guest = Guest(self.namespaces, self.namespaces.create(name), host)
+        self._settle(guest)
+        return guest
 
     async def start_weft(
         self,

@@ -121,6 +121,12 @@ class Namespaces:
             raise PlatformError("create", f"namespace {name}", message.decode() or "no answer")
         return Namespace(name, fds[0], fds[1])
 
+    def drop(self, namespace: Namespace) -> None:
+        """Let go of one namespace: it ends with the last process inside."""
+        for fd in (namespace.net_fd, namespace.mount_fd):
+            self._fds.remove(fd)
+            os.close(fd)
+
     def call(self, namespace: Namespace, function: Callable[[], T], *, mounts: bool = False) -> T:
         """Run ``function`` on the worker thread inside ``namespace`` and return its result.
 

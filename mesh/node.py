@@ -42,6 +42,8 @@ _SOURCES_MAX: Final = 4096
 #: Three SYNs. The next attempt is not far.
 DIAL_TIMEOUT_S: Final = 5.0
 READ_LEN: Final = 65536
+#: What an IPv4 host must take in one piece, 576 bytes, without the headers of IP and TCP.
+SEGMENT_LEN: Final = 536
 #: They are few and the socket's buffer is empty: only a peer that never read makes us wait.
 LAST_WORDS_S: Final = 0.5
 _SOCKET_ERRORS: Final = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -105,6 +107,7 @@ class MeshNode:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 for one in listener.listeners:
+                    _cut_small(one)
                     tasks.start_soon(self._accept, one)
                 tasks.start_soon(self._watch_time)
                 self.pump()
@@ -275,6 +278,18 @@ async def resolve(text: str) -> DirectPeer:
             f'peer "{text}": "{host}" has no IPv4 address; check the name, or give an address'
         ) from err
     return DirectPeer(text, str(found[0][4][0]), port)
+
+
+def _cut_small(listener: Any) -> None:
+    """Have both ends of the connections to come send segments that fit any path.
+
+    A path that drops large packets without a word would otherwise swallow the first long gossip,
+    and the data path's own discovery of the MTU needs the connection. The announced size binds the
+    other end, the option ours; so the end that dials has nothing to do.
+    """
+    listener.extra(SocketAttribute.raw_socket).setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_LEN
+    )
 
 
 def _remote_addr(stream: SocketStream) -> str:

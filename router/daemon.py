@@ -38,6 +38,7 @@ from base.ipc import (
 )
 from base.log import kv, setup
 from base.sdnotify import Notifier
+from capture.adopt import adopt
 from capture.bridge import BRIDGE_PORT, BridgeLayout, check_foreign
 from crypto.ciphers import Cipher
 from crypto.sealed import SealedBox
@@ -95,7 +96,7 @@ class Router:
         """
         self._loop = asyncio.get_running_loop()
         try:
-            await anyio.to_thread.run_sync(check_foreign, self._wanted_layout("", 0))
+            await anyio.to_thread.run_sync(self._look_at_host)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._link.run)
                 await self._first_snapshot.wait()
@@ -104,6 +105,13 @@ class Router:
                 await self._forward()
         finally:
             self._udp.close()
+
+    def _look_at_host(self) -> None:
+        layout = self._wanted_layout("", 0)
+        if self._settings.adopt:
+            for done in adopt(layout):
+                log.warning("host taken over", extra=kv(what=done))
+        check_foreign(layout, adopted=self._settings.adopt)
 
     async def _forward(self) -> None:
         mtu = await anyio.to_thread.run_sync(self._mtu)

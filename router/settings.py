@@ -38,6 +38,7 @@ class RouterSettings:
     buffer_mb: int
     log_level: str
     log_format: str
+    adopt: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,6 +63,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
     parser.add_argument("--capture", default="tap", metavar="tap|packet")
     parser.add_argument("--loops", default="auto", metavar="auto|one|two")
     parser.add_argument("--bufsz", type=int, default=8, metavar="MB")
+    parser.add_argument("--adopt", action="store_true")
     parser.add_argument("--log-level", default="info", metavar="LEVEL")
     parser.add_argument("--log-format", default="kv", metavar="kv|json")
     args = parser.parse_args(list(argv))
@@ -76,6 +78,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
         buffer_mb=_within("--bufsz", args.bufsz, 1, 1024),
         log_level=_one_of("--log-level", args.log_level, LEVELS),
         log_format=_one_of("--log-format", args.log_format, FORMATS),
+        adopt=args.adopt,
     )
 
 

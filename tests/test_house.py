@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "mesh": {"base", "crypto"},
     "ipam": {"base"},
     "control": {"base", "crypto", "mesh", "ipam", "cni"},
+    "cni": {"base"},
     "lab": {"base"},
 }
 FREE = ("bench", "tests")

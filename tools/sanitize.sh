@@ -20,5 +20,6 @@ if [[ $# -eq 0 ]]; then
         [[ ! -d $folder ]] || set -- "$@" "$folder"
     done
 fi
-LD_PRELOAD=$(readlink -f "$libasan") .venv/bin/pytest -q -m "not netns" -p no:cacheprovider \
+# the allocator has no C in it, and its simulations are long
+LD_PRELOAD=$(readlink -f "$libasan") .venv/bin/pytest -q -n auto --dist loadfile -m "not netns" -p no:cacheprovider --ignore=tests/sim/test_ipam.py \
     "$@"

@@ -4,9 +4,7 @@
   requests a batch, with container IDs of 64 hex digits; no store. Memory is the growth of the
   process.
 - ``allocate_us``, ``free_us``: one request in a batch of its own, in a space full of holes.
-- ``merge_1000_ms``: a full gossip of a ring of 1,000 peers, decoded and merged, one entry being
-  news; ``_same``: no news; ``entries`` of that ring, ``bytes`` of the message.
-- ``encode_1000_ms``: that ring encoded.
+- a full gossip of a ring of 1,000 peers: :class:`Merging`.
 """
 
 from __future__ import annotations
@@ -15,11 +13,12 @@ import argparse
 import json
 import random
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
+
+import msgspec
 
 from base.names import PeerName
 from ipam import wire
@@ -112,7 +111,20 @@ def big_ring(peers: int) -> Ring:
     return ring
 
 
-def merging(peers: int = 1000, rounds: int = 15) -> dict[str, float]:
+class Merging(msgspec.Struct, frozen=True):
+    """Milliseconds by round for a gossip of ``size`` bytes about ``entries`` tokens.
+
+    ``news``: decoded and merged, one entry being new; ``same``: none; ``encode``: made.
+    """
+
+    entries: int
+    size: int
+    news: list[float]
+    same: list[float]
+    encode: list[float]
+
+
+def merging(peers: int = 1000, rounds: int = 15) -> Merging:
     """Gossip of a large ring."""
     ring = big_ring(peers)
     store = MemoryStore()
@@ -145,19 +157,18 @@ def merging(peers: int = 1000, rounds: int = 15) -> dict[str, float]:
             core.on_gossip(data, 0.0)
             times.append(time.process_time() - start)
             _commit(core)
-    return {
-        "entries": len(entries),
-        "bytes": len(data),
-        "merge_1000_ms": round(statistics.median(news) * 1000, 2),
-        "merge_1000_same_ms": round(statistics.median(same) * 1000, 2),
-        "encode_1000_ms": round(statistics.median(encode) * 1000, 2),
-    }
+    return Merging(len(entries), len(data), _ms(news), _ms(same), _ms(encode))
+
+
+def _ms(seconds: list[float]) -> list[float]:
+    return [round(value * 1000, 3) for value in seconds]
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
     """All figures; ``quick`` with a smaller range."""
     universe = Cidr.parse("10.32.0.0/16") if quick else UNIVERSE
-    return {**full_range(universe), **single_requests(2000 if quick else 20_000), **merging()}
+    merged = msgspec.to_builtins(merging())
+    return {**full_range(universe), **single_requests(2000 if quick else 20_000), **merged}
 
 
 def main() -> None:

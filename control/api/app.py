@@ -6,8 +6,11 @@ TCP: :mod:`control.api.guard`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -15,14 +18,21 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from base.errors import ConfigError
+from control.api import attach as attach_routes
+from control.api import host as host_routes
+from control.api import ipam as ipam_routes
 from control.api import metrics, report, status
 from control.api.commands import Commands
+from control.api.express import Express
 from control.api.forms import FormError, PeersForm, parse_peers
 from control.api.guard import Guard, RefusedError, read_body
 from control.api.printable import json_text, printable
 from control.api.template import RenderError, Template, TemplateError
+from control.host.service import HostService
+from control.ipam_service import IpamService
 from control.node import NodeView
 
 #: Takes the number of MAC addresses wanted at most; never fails: without a router it says so.
@@ -33,28 +43,71 @@ _JSON: Final = "application/json"
 _FIXED: Final = "peers are fixed by the peers file (--static); change it and send SIGHUP"
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
+Text = Callable[[NodeView], str | None]
+Records = Callable[[NodeView], Any]
 
 
-def build_app(observe: Observe, commands: Commands | None = None) -> Starlette:
-    """The application; ``observe`` takes a fresh picture of the node for each request.
+@dataclass(slots=True, frozen=True)
+class Tenants:
+    """What the API serves beside status: parts of a node that may be absent.
 
-    ``commands`` None: peers can't be changed, which requests are told.
+    ``commands`` None: peers can't be changed, which requests are told. ``ipam`` None: addresses
+    are not allocated, and their paths unknown. ``tracker``: see :func:`control.api.ipam.routes`.
+    ``containers`` None: none are attached. ``host`` None: nothing on this host can be exposed.
     """
-    app = Starlette(
-        routes=[
-            Route("/status", _status_page(observe, status.summary, report.summary)),
-            Route(
-                "/status/connections",
-                _status_page(observe, status.connections, report.connections),
-            ),
-            Route("/status/peers", _status_page(observe, status.peers, report.peers)),
-            Route("/status/targets", _status_page(observe, status.targets, report.targets)),
-            Route("/report", _report_page(observe)),
+
+    commands: Commands | None = None
+    ipam: IpamService | None = None
+    tracker: str = ""
+    containers: attach_routes.ContainerHost | None = None
+    host: HostService | None = None
+
+
+def build_app(observe: Observe, tenants: Tenants) -> ASGIApp:
+    """The application; ``observe`` takes a fresh picture of the node for each request."""
+    commands = tenants.commands
+    app = _application(
+        [
+            *ipam_routes.routes(tenants.ipam, tenants.tracker),
+            *attach_routes.routes(tenants.containers),
+            *host_routes.routes(tenants.host),
+            *_status_routes(observe),
             Route("/metrics", _metrics_page(observe)),
             Route("/connect", _connect(commands), methods=["POST"]),
             Route("/forget", _forget(commands), methods=["POST"]),
-        ],
-        middleware=[Middleware(Guard)],
+        ]
+    )
+    return app if tenants.ipam is None else Express(app, tenants.ipam)
+
+
+def build_status_app(observe: Observe) -> Starlette:
+    """What ``--status-addr`` serves: nothing that changes anything."""
+    return _application([*_status_routes(observe), Route("/metrics", _metrics_page(observe))])
+
+
+def build_metrics_app(observe: Observe) -> Starlette:
+    """What ``--metrics-addr`` serves."""
+    return _application([Route("/metrics", _metrics_page(observe))], guarded=False)
+
+
+def _status_routes(observe: Observe) -> list[Route]:
+    pages: list[tuple[str, Text, Records]] = [
+        ("/status", status.summary, report.summary),
+        ("/status/connections", status.connections, report.connections),
+        ("/status/peers", status.peers, report.peers),
+        ("/status/targets", status.targets, report.targets),
+        ("/status/ipam", status.ipam, report.ipam_shares),
+    ]
+    return [
+        *(Route(path, _status_page(observe, text, records)) for path, text, records in pages),
+        Route("/report", _report_page(observe)),
+    ]
+
+
+def _application(routes: list[Route], *, guarded: bool = True) -> Starlette:
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard)] if guarded else [],
         exception_handlers={
             404: _not_found,
             405: _not_allowed,
@@ -70,15 +123,16 @@ def build_app(observe: Observe, commands: Commands | None = None) -> Starlette:
 # Pages ------------------------------------------------------------------------------------------
 
 
-def _status_page(
-    observe: Observe, text: Callable[[NodeView], str], records: Callable[[NodeView], Any]
-) -> _Endpoint:
+def _status_page(observe: Observe, text: Text, records: Records) -> _Endpoint:
+    """The page as text or JSON; one that there is nothing of (None) is unknown."""
+
     async def page(request: Request) -> Response:
         view = await observe(0)
-        code = 200 if view.ready is not None else 503
-        if _wants_json(request):
-            return Response(json_text(records(view), indent=4), code, media_type=_JSON)
-        return _text(text(view), code)
+        code = 200 if view.is_ready else 503
+        if _wants_json(request) and (found := records(view)) is not None:
+            return Response(json_text(found, indent=4), code, media_type=_JSON)
+        body = text(view)
+        return await _not_found(request, None) if body is None else _text(body, code)
 
     return page
 
@@ -152,12 +206,17 @@ def _text(text: str, code: int = 200) -> Response:
     return PlainTextResponse(text, code) if text else Response(status_code=code)
 
 
-async def _not_found(_: Request, __: Exception) -> Response:
+async def _not_found(request: Request, _: Exception | None) -> Response:
+    path = request.scope["path"]
+    if "//" in path:  # as the original, whatever is there
+        query = request.url.query
+        where = re.sub("/{2,}", "/", quote(path)) + (f"?{query}" if query else "")
+        return Response(status_code=301, headers={"Location": where})
     return _text("404 page not found\n", 404)
 
 
-async def _not_allowed(_: Request, error: Exception) -> Response:
-    return Response(status_code=405, headers=getattr(error, "headers", None))
+async def _not_allowed(_: Request, __: Exception) -> Response:
+    return Response(status_code=405)  # one route knows only its own method, so no Allow
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -27,7 +27,7 @@ def parse_peers(body: bytes, query: str = "") -> PeersForm:
     Raises:
         FormError: more than FIELDS_MAX fields, an unknown field, or a peer that is no plain text.
     """
-    fields = _fields(body.decode("utf-8", "replace")) + _fields(query)
+    fields = fields_of(body, query)
     peers: dict[str, None] = {}
     replace: str | None = None
     for name, value in fields:
@@ -41,6 +41,11 @@ def parse_peers(body: bytes, query: str = "") -> PeersForm:
         else:
             raise FormError(f"unknown field {name!r}; known here: peer, replace")
     return PeersForm(list(peers), replace == "true")
+
+
+def fields_of(body: bytes, query: str) -> list[tuple[str, str]]:
+    """Names and values, those of the body first. Raises FormError for too many."""
+    return _fields(body.decode("utf-8", "replace")) + _fields(query)
 
 
 def _fields(text: str) -> list[tuple[str, str]]:

@@ -3,7 +3,8 @@
 The API has no password and listens on loopback, which every web page in a browser on this host can
 reach. So over TCP a request must name an IP address or localhost as its host (a page that rebinds
 its own name to 127.0.0.1 cannot), and one that changes something must not come from a page at all
-(a form posted across sites carries Origin). Over a Unix socket the file's mode decides.
+(a form posted across sites carries Origin). Over a Unix socket the caller must be root, our own
+user, or in the file's group, whatever became of the file's mode.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from control.api.caller import caller_in
 from control.api.printable import printable
 
 BODY_LEN_MAX: Final = 64 * 1024
@@ -49,9 +51,9 @@ class Guard:
 
 def refusal(scope: Scope) -> str | None:
     """Why the request is refused, None if it is not; ``scope`` is an ASGI HTTP scope."""
-    server = scope.get("server")
-    if server is not None and server[1] is None:  # (path, None): a Unix socket
-        return None
+    caller = caller_in(scope)
+    if caller is not None and caller.is_unix:
+        return None if caller.trusted else "this socket is for root and its group"
     return tcp_refusal(scope["method"], Headers(scope=scope))
 
 

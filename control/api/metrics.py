@@ -6,19 +6,27 @@ router there are no figures of the data path. Source of truth: node specificatio
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from base.counters import DROP_REASONS, Counter
 from base.ipc import RouterReport
+from control.api import host
 from control.api.connections import own_connections
-from control.node import NodeView
+from control.attachment_tally import BUCKETS_S, AttachmentsView
+from control.node import IpamView, NodeView
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,11 +49,37 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _original(self._view)
+        if self._view.ipam is not None:
+            yield from _ipam(self._view.ipam)
+        if self._view.containers is not None:
+            yield from _containers(self._view.containers)
         yield from _node(self._view)
+        if self._view.host is not None:
+            yield from host.metrics(self._view.host)
         if self._view.report is not None:
             yield from _connections(self._view)
             yield from _peers(self._view.report)
             yield from _data_path(self._view.report)
+
+
+def _containers(view: AttachmentsView) -> Iterator[Metric]:
+    attached = GaugeMetricFamily("weft_attachments", "Interfaces of containers.", labels=("state",))
+    attached.add_metric(("attached",), view.attached)
+    attached.add_metric(("pending",), view.pending)
+    yield attached
+    times = HistogramMetricFamily(
+        "weft_attach_seconds", "How long attaching and detaching took.", labels=("operation",)
+    )
+    failures = CounterMetricFamily(
+        "weft_attach_failures", "Containers not attached or detached.", labels=("operation",)
+    )
+    for operation, durations in (("attach", view.attach), ("detach", view.detach)):
+        bounds = (*map(str, BUCKETS_S), "+Inf")
+        buckets = list(zip(bounds, itertools.accumulate(durations.counts), strict=True))
+        times.add_metric((operation,), buckets, durations.sum_s)
+        failures.add_metric((operation,), durations.failures)
+    yield times
+    yield failures
 
 
 def _original(view: NodeView) -> Iterator[Metric]:
@@ -70,13 +104,56 @@ def _original(view: NodeView) -> Iterator[Metric]:
     )
 
 
+def _ipam(view: IpamView) -> Iterator[Metric]:
+    """The original's six, then ours."""
+    known = view.status
+    ips = GaugeMetricFamily("weave_ips", "Number of IP addresses.", labels=("state",))
+    ips.add_metric(("local-used",), known.active_ips)
+    yield ips
+    yield _gauge(
+        "weave_max_ips", "Size of IP address space used by allocator.", known.range_num_ips
+    )
+    yield _gauge(
+        "weave_ipam_unreachable_count",
+        "Number of unreachable peers.",
+        known.unreachable_count,
+    )
+    yield _gauge(
+        "weave_ipam_unreachable_percentage",
+        "Percentage of IP addresses owned  by unreachable peers.",
+        known.unreachable_percentage,
+    )
+    yield _gauge(
+        "weave_ipam_pending_allocates",
+        "Number of pending allocates.",
+        len(known.pending_allocates),
+    )
+    yield _gauge(
+        "weave_ipam_pending_claims", "Number of pending claims.", len(known.pending_claims)
+    )
+    yield _gauge("weft_ipam_has_ring", "1 once the range is divided.", int(bool(known.entries)))
+    yield _gauge(
+        "weft_ipam_owned_ips",
+        "Addresses that this peer owns, handed out or free.",
+        sum(share.ip_count for share in known.shares if share.is_ourself),
+    )
+    yield _counter("weft_ipam_commits", "Changes made durable.", view.commits)
+    yield _counter("weft_ipam_commit_failures", "Changes that the disk refused.", view.failures)
+    refused = CounterMetricFamily(
+        "weft_ipam_refused", "Messages of other peers not acted on, by reason.", labels=("reason",)
+    )
+    for reason, count in sorted(view.counters.items()):
+        refused.add_metric((reason,), count)
+    yield refused
+
+
 def _node(view: NodeView) -> Iterator[Metric]:
     info = GaugeMetricFamily(
         "weft_info", "Always 1; what runs here.", labels=("version", "name", "nickname")
     )
     info.add_metric((view.version, view.snapshot.name.hex(":"), view.snapshot.nick), 1)
     yield info
-    yield _gauge("weft_ready", "1 when the router forwards frames.", int(view.ready is not None))
+    yield _gauge("weft_ready", "1 when the node does its work.", int(view.is_ready))
     yield _gauge("weft_peers", "Routers known, this one included.", len(view.membership.peers))
     yield _gauge("weft_targets", "Peers that the user wants.", len(view.membership.targets))
 

@@ -13,14 +13,17 @@ from typing import Any
 
 from base.counters import COUNTER_NAMES
 from control.api.connections import own_connections, peer_states, record, rfc3339
+from control.api.status import warnings
 from control.node import NodeView
+from ipam.address import format_address
+from ipam.status import IpamStatus
 
 
 def build(view: NodeView) -> dict[str, Any]:
     """The whole report, ready for a JSON encoder."""
     report = view.report
     return {
-        "Ready": view.ready is not None,
+        "Ready": view.is_ready,
         "Version": view.version,
         "VersionCheck": {
             "Enabled": False,
@@ -29,7 +32,8 @@ def build(view: NodeView) -> dict[str, Any]:
             "NextCheckAt": "0001-01-01T00:00:00Z",
         },
         "Router": _router(view),
-        "Warnings": list(view.membership.warnings),
+        **({} if view.ipam is None else {"IPAM": _ipam(view.ipam.status)}),
+        "Warnings": warnings(view),
         "Pids": {"Control": view.control_pid, "Router": view.router_pid},
         "UptimeSeconds": report.uptime_s if report else None,
         "Capture": report.capture if report else None,
@@ -46,7 +50,7 @@ def summary(view: NodeView) -> dict[str, Any]:
     """``GET /status`` as a record: what the text says, counts by state."""
     member, snapshot = view.membership, view.snapshot
     return {
-        "Ready": view.ready is not None,
+        "Ready": view.is_ready,
         "Version": view.version,
         "Router": {
             **_identity(view),
@@ -61,7 +65,8 @@ def summary(view: NodeView) -> dict[str, Any]:
             "Bridge": view.ready.bridge if view.ready else None,
             "Interface": view.ready.interface if view.ready else None,
         },
-        "Warnings": list(member.warnings),
+        **({} if view.ipam is None else {"IPAM": _ipam_summary(view.ipam.status)}),
+        "Warnings": warnings(view),
     }
 
 
@@ -97,6 +102,76 @@ def peers(view: NodeView) -> list[dict[str, Any]]:
 def targets(view: NodeView) -> list[str]:
     """``GET /status/targets`` as records; also ``Router.Targets``."""
     return list(view.membership.targets)
+
+
+def ipam_shares(view: NodeView) -> dict[str, Any] | None:
+    """``GET /status/ipam`` as a record; None when addresses are not allocated."""
+    if view.ipam is None:
+        return None
+    known = view.ipam.status
+    return {
+        **_ipam_summary(known),
+        "RangeNumIPs": known.range_num_ips,
+        "ActiveIPs": known.active_ips,
+        "Peers": [
+            {
+                "Name": str(share.peer),
+                "NickName": share.nick,
+                "NumIPs": share.ip_count,
+                "Reachable": share.reachable,
+                "Self": share.is_ourself,
+            }
+            for share in known.shares
+        ],
+    }
+
+
+def _ipam_summary(known: IpamStatus) -> dict[str, Any]:
+    return {
+        "Status": known.text,
+        "Range": str(known.range),
+        "DefaultSubnet": str(known.default_subnet),
+    }
+
+
+def _ipam(known: IpamStatus) -> dict[str, Any]:
+    """The original's record, to the letter: scripts take it apart."""
+    paxos = known.paxos
+    return {
+        "Paxos": None
+        if paxos is None
+        else {
+            "Elector": paxos.elector,
+            "KnownNodes": paxos.known_nodes,
+            "Quorum": paxos.quorum,
+        },
+        "Range": str(known.range),
+        "RangeNumIPs": known.range_num_ips,
+        "ActiveIPs": known.active_ips,
+        "DefaultSubnet": str(known.default_subnet),
+        "Entries": [
+            {
+                "Token": format_address(entry.token),
+                "Size": entry.size,
+                "Peer": str(entry.peer),
+                "Nickname": entry.nick,
+                "IsKnownPeer": entry.is_known,
+                "Version": entry.version,
+            }
+            for entry in known.entries
+        ]
+        or None,
+        "PendingClaims": [
+            {
+                "Ident": ident,
+                "CIDR": {"Addr": format_address(cidr.addr), "PrefixLen": cidr.prefix_len},
+            }
+            for ident, cidr in known.pending_claims
+        ]
+        or None,
+        "PendingAllocates": [f"{ident} {subnet}" for ident, subnet in known.pending_allocates]
+        or None,
+    }
 
 
 def _identity(view: NodeView) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Final
 
 import anyio
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from control.api.caller import CallerProtocol
 
 _GRACE_S: Final = 1
 
@@ -32,10 +34,10 @@ class _QuietServer(uvicorn.Server):
 class ApiServer:
     """Serves an application on listening sockets; must run on asyncio."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=CallerProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

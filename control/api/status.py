@@ -12,6 +12,7 @@ from base.names import format_peer
 from control.api.connections import OwnConnection, count_states, own_connections, peer_states
 from control.api.printable import printable
 from control.node import NodeView, PeerView
+from ipam.status import IpamStatus, PeerShare
 
 
 def _line(key: str, value: object) -> str:
@@ -39,7 +40,30 @@ def summary(view: NodeView) -> str:
         + _line("Peers", f"{len(member.peers)}{_peer_connections(view)}")
         + _line("TrustedSubnets", ", ".join(member.trusted_subnets) or "none")
         + _line("Router", _router(view))
-        + "".join(_line("Warning", printable(warning)) for warning in member.warnings)
+        + "".join(_line("Warning", printable(warning)) for warning in warnings(view))
+        + (_ipam_summary(view.ipam.status) if view.ipam is not None else "")
+    )
+
+
+def warnings(view: NodeView) -> list[str]:
+    """Sentences that an operator should read."""
+    found = list(view.membership.warnings)
+    if view.ipam is not None:
+        if view.ipam.trouble is not None:
+            found.append(f"addresses cannot be recorded: {view.ipam.trouble}")
+        found += view.ipam.status.conflicts
+    if view.host is not None:
+        found += view.host.warnings
+    return found
+
+
+def _ipam_summary(known: IpamStatus) -> str:
+    return (
+        "\n"
+        + _line("Service", "ipam")
+        + _line("Status", known.text)
+        + _line("Range", known.range)
+        + _line("DefaultSubnet", known.default_subnet)
     )
 
 
@@ -106,6 +130,25 @@ def _peer(peer: PeerView) -> str:
 def targets(view: NodeView) -> str:
     """``GET /status/targets``: the peers that the user wants, as given."""
     return "".join(f"{printable(target)}\n" for target in view.membership.targets)
+
+
+def ipam(view: NodeView) -> str | None:
+    """``GET /status/ipam``: who owns how much; None when addresses are not allocated."""
+    if view.ipam is None:
+        return None
+    return "".join(_share(share, view.ipam.status) for share in view.ipam.status.shares)
+
+
+def _share(share: PeerShare, known: IpamStatus) -> str:
+    percent = 100 * share.ip_count / known.range_num_ips
+    note = ""
+    if share.is_ourself:
+        note = f"({known.active_ips} active)"
+    elif not share.reachable:
+        note = "- unreachable!"
+    who = format_peer(share.peer, printable(share.nick))
+    # the space at the end of a line without a note is the original's, too
+    return f"{who:<37} {share.ip_count:>8} IPs ({percent:04.1f}% of total) {note}\n"
 
 
 def _arrow(outbound: bool) -> str:

@@ -6,6 +6,7 @@ an answer, whatever it says, is the answer.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,15 +86,85 @@ def post(http_addr: str, path: str, form: Sequence[tuple[str, str]]) -> None:
     check(_request(http_addr, "POST", path, _CHANGE_TIMEOUT_S, content=content))
 
 
+def delete(
+    http_addr: str,
+    path: str,
+    params: dict[str, str] | None = None,
+    timeout_s: float = _CHANGE_TIMEOUT_S,
+) -> str:
+    """DELETE; what the node says. Raises as :func:`post`."""
+    answer = _request(http_addr, "DELETE", path, timeout_s, params=params)
+    check(answer)
+    return answer.text
+
+
+def wait(http_addr: str, path: str, timeout_s: float | None) -> str:
+    """GET something that may take its time; None: for ever. Raises as :func:`post`."""
+    params = None if timeout_s is None else {"timeout": f"{timeout_s:g}"}
+    patience_s = None if timeout_s is None else timeout_s + _TIMEOUT_S
+    answer = _request(http_addr, "GET", path, patience_s, params=params)
+    check(answer)
+    return answer.text
+
+
+def change(
+    http_addr: str,
+    method: str,
+    path: str,
+    form: Sequence[tuple[str, str]],
+    *,
+    patient: bool = False,
+) -> str:
+    """Send a form by ``method``; the text of the answer. ``patient``: wait for it for ever.
+
+    Raises as :func:`post`.
+    """
+    timeout_s = None if patient else _CHANGE_TIMEOUT_S
+    content = str(httpx.QueryParams(tuple(form)))
+    answer = _request(http_addr, method, path, timeout_s, content=content)
+    check(answer)
+    return answer.text
+
+
+def change_json(
+    http_addr: str,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    query: Sequence[tuple[str, str]] = (),
+    patient: bool = False,
+) -> Any:
+    """Send JSON, or only ask; the answer decoded. ``patient``: wait for it for ever.
+
+    Raises as :func:`post`.
+    """
+    answer = _request(
+        http_addr,
+        method,
+        path,
+        None if patient else _CHANGE_TIMEOUT_S,
+        accept="application/json",
+        params=tuple(query) or None,
+        content=None if body is None else json.dumps(body),
+        content_type="application/json",
+    )
+    check(answer)
+    return _decoded(answer)
+
+
 def report(http_addr: str) -> tuple[str, dict[str, Any]]:
     """The JSON report, as text and decoded. Raises as :func:`post`."""
     answer = get(http_addr, "/report", "application/json")
     check(answer)
+    return answer.text, _decoded(answer)
+
+
+def _decoded(answer: httpx.Response) -> Any:
     try:
-        decoded: dict[str, Any] = answer.json()
+        return answer.json()
     except ValueError as err:
         raise AnswerError(f"{OPTION}: the answer is no JSON; is this a weft node?", 200) from err
-    return answer.text, decoded
 
 
 def check(answer: httpx.Response) -> None:
@@ -110,18 +181,19 @@ def _request(
     http_addr: str,
     method: str,
     path: str,
-    timeout_s: float,
+    timeout_s: float | None,
     *,
     accept: str = "text/plain",
-    params: dict[str, str] | None = None,
+    params: dict[str, str] | tuple[tuple[str, str], ...] | None = None,
     content: str | None = None,
+    content_type: str = "application/x-www-form-urlencoded",
 ) -> httpx.Response:
     addresses = parse_http_addrs(http_addr)
     if not addresses:
         raise ConfigError(f"{OPTION}: no address; give that of the node's HTTP API")
     headers = {"Accept": accept}
     if content is not None:
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        headers["Content-Type"] = content_type
     failures = _Failures()
     for address in addresses:
         if isinstance(address, UnixAddr) and not os.path.lexists(address.path):
@@ -143,7 +215,7 @@ def _request(
     raise failures.error()
 
 
-def _client(address: HttpAddr, timeout_s: float) -> httpx.Client:
+def _client(address: HttpAddr, timeout_s: float | None) -> httpx.Client:
     if isinstance(address, UnixAddr):
         transport = httpx.HTTPTransport(uds=str(address.path))
         return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout_s)

@@ -28,6 +28,7 @@ class RouterOptions:
     capture: str | None = None
     loops: str | None = None
     buffer_mb: str | None = None
+    adopt: bool = False
 
 
 def router_argv(options: RouterOptions) -> list[str]:
@@ -46,7 +47,8 @@ def router_argv(options: RouterOptions) -> list[str]:
     }
     given = [(option, value) for option, value in values.items() if value is not None]
     # "=" so that a value beginning with "-" is not taken for another option
-    return [sys.executable, "-P", "-m", "router", *(f"{key}={value}" for key, value in given)]
+    argv = [sys.executable, "-P", "-m", "router", *(f"{key}={value}" for key, value in given)]
+    return [*argv, "--adopt"] if options.adopt else argv
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,6 +65,18 @@ class ControlCommand:
     password_file: Path | None
     trusted_subnets: str
     db_prefix: str
+    ipalloc_range: str | None
+    allow_overlap: tuple[str, ...]
+    ipalloc_default_subnet: str
+    ipalloc_init: str
+    no_masq_local: bool
+    expect_npc: bool
+    docker_bridge: str
+    pods_to_router: bool
+    packet_filter: bool
+    adopt: bool
+    status_addr: str
+    metrics_addr: str
     bridge: str
     host: str
     port: int
@@ -82,6 +96,12 @@ def control_argv(options: ControlCommand) -> list[str]:
         "--password-file": options.password_file,
         "--trusted-subnets": options.trusted_subnets,
         "--db-prefix": options.db_prefix,
+        "--ipalloc-range": options.ipalloc_range,
+        "--ipalloc-default-subnet": options.ipalloc_default_subnet,
+        "--ipalloc-init": options.ipalloc_init,
+        "--docker-bridge": options.docker_bridge,
+        "--status-addr": options.status_addr,
+        "--metrics-addr": options.metrics_addr,
         "--weave-bridge": options.bridge,
         "--host": options.host,
         "--port": options.port,
@@ -90,10 +110,19 @@ def control_argv(options: ControlCommand) -> list[str]:
         "--log-level": options.log_level,
         "--log-format": options.log_format,
     }
-    switches = {"--resume": options.resume, "--no-discovery": not options.discovery}
+    switches = {
+        "--resume": options.resume,
+        "--no-discovery": not options.discovery,
+        "--no-masq-local": options.no_masq_local,
+        "--expect-npc": options.expect_npc,
+        "--allow-pods-to-router": options.pods_to_router,
+        "--no-packet-filter": not options.packet_filter,
+        "--adopt": options.adopt,
+    }
     return [
         *(sys.executable, "-P", "-m", "control.cli", "control"),
         *(f"{option}={value}" for option, value in values.items() if value is not None),
+        *(f"--allow-overlap={network}" for network in options.allow_overlap),
         *(option for option, given in switches.items() if given),
         "--",
         *options.peers,

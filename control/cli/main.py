@@ -1,4 +1,4 @@
-"""The ``weft`` command: launch, control, router, demo, version; the others: control.cli.node.
+"""The ``weft`` command: launch, control, router, demo, version; others have modules of their own.
 
 Errors of the user are one line on standard error, ``weft: <option>: what is wrong; what to do``,
 and exit code 1 (usage errors too, as the original). Heavy imports wait until a command needs them.
@@ -17,7 +17,7 @@ import typer
 
 from base import log
 from base.errors import ConfigError, WeftError
-from control.cli import node
+from control.cli import attach, host, ipam, leave, node
 from control.cli import options as opt
 from control.cli.commands import (
     ControlCommand,
@@ -26,6 +26,7 @@ from control.cli.commands import (
     replace_process,
     router_argv,
 )
+from control.cli.legacy import LegacyCommand
 
 EXIT_USER_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -53,6 +54,8 @@ Examples:
   weft launch 192.0.2.10 --password-file /etc/weft/password
 
   weft launch host1 host2:6783 --no-discovery --trusted-subnets 10.0.0.0/8
+
+  weft launch host1 --ipalloc-range 10.40.0.0/16 --ipalloc-init consensus=3
 
   weft launch --resume
 
@@ -93,7 +96,7 @@ def _weft(
         raise typer.Exit(EXIT_USER_ERROR)
 
 
-@app.command(help=_LAUNCH_EXAMPLES)
+@app.command(help=_LAUNCH_EXAMPLES, cls=LegacyCommand)
 def launch(
     peers: opt.Peers = None,
     *,
@@ -107,6 +110,15 @@ def launch(
     password: opt.Password = None,
     trusted_subnets: opt.TrustedSubnets = "",
     db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
+    ipalloc_range: opt.IpallocRange = None,
+    allow_overlap: opt.AllowOverlap = None,
+    ipalloc_default_subnet: opt.IpallocDefaultSubnet = "",
+    ipalloc_init: opt.IpallocInit = "",
+    no_masq_local: opt.NoMasqLocal = False,
+    expect_npc: opt.ExpectNpc = False,
+    docker_bridge: opt.DockerBridge = "",
+    allow_pods_to_router: opt.PodsToRouter = False,
+    no_packet_filter: opt.NoPacketFilter = False,
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
@@ -114,9 +126,14 @@ def launch(
     capture: opt.Capture = None,
     loops: opt.Loops = None,
     bufsz: opt.BufferMb = None,
+    adopt: opt.Adopt = False,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-    log_level: opt.LogLevel = "info",
+    status_addr: opt.StatusAddr = "",
+    metrics_addr: opt.MetricsAddr = "",
+    min_protocol_version: opt.MinProtocolVersion = None,  # noqa: ARG001 - checked, no more
+    print_peer_name: opt.PrintPeerName = False,
+    log_level: opt.LogLevel,
     log_format: opt.LogFormat = "kv",
 ) -> None:
     """Start control and router and keep them alive."""
@@ -124,6 +141,9 @@ def launch(
     from control.supervisor import Supervisor
 
     log.setup(log_level, log_format)
+    if print_peer_name:
+        _print_peer_name(name, bridge, db_prefix, http_addr)
+        return
     opt.take_password(password, password_file)
     control = control_argv(
         ControlCommand(
@@ -137,6 +157,18 @@ def launch(
             password_file=password_file,
             trusted_subnets=trusted_subnets,
             db_prefix=db_prefix,
+            ipalloc_range=ipalloc_range,
+            allow_overlap=tuple(allow_overlap or ()),
+            ipalloc_default_subnet=ipalloc_default_subnet,
+            ipalloc_init=ipalloc_init,
+            no_masq_local=no_masq_local,
+            expect_npc=expect_npc,
+            docker_bridge=docker_bridge,
+            pods_to_router=allow_pods_to_router,
+            packet_filter=not no_packet_filter,
+            adopt=adopt,
+            status_addr=status_addr,
+            metrics_addr=metrics_addr,
             bridge=bridge,
             host=host,
             port=port,
@@ -158,13 +190,14 @@ def launch(
             capture=capture,
             loops=loops,
             buffer_mb=bufsz,
+            adopt=adopt,
         )
     )
     with RunLock(control_socket):
         raise typer.Exit(anyio.run(Supervisor(control, router).run))
 
 
-@app.command(help=_CONTROL_EXAMPLES)
+@app.command(help=_CONTROL_EXAMPLES, cls=LegacyCommand)
 def control(
     peers: opt.Peers = None,
     *,
@@ -177,18 +210,37 @@ def control(
     password_file: opt.PasswordFile = None,
     trusted_subnets: opt.TrustedSubnets = "",
     db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
+    ipalloc_range: opt.IpallocRange = None,
+    allow_overlap: opt.AllowOverlap = None,
+    ipalloc_default_subnet: opt.IpallocDefaultSubnet = "",
+    ipalloc_init: opt.IpallocInit = "",
+    no_masq_local: opt.NoMasqLocal = False,
+    expect_npc: opt.ExpectNpc = False,
+    docker_bridge: opt.DockerBridge = "",
+    allow_pods_to_router: opt.PodsToRouter = False,
+    no_packet_filter: opt.NoPacketFilter = False,
+    adopt: opt.Adopt = False,
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-    log_level: opt.LogLevel = "info",
+    status_addr: opt.StatusAddr = "",
+    metrics_addr: opt.MetricsAddr = "",
+    min_protocol_version: opt.MinProtocolVersion = None,  # noqa: ARG001 - checked, no more
+    print_peer_name: opt.PrintPeerName = False,
+    log_level: opt.LogLevel,
     log_format: opt.LogFormat = "kv",
 ) -> None:
     """Be a member of the network and serve the router."""
-    from control.daemon import ControlOptions, run
+    from control.cli.ranges import settle_range
+    from control.daemon import run
+    from control.parts import ControlOptions
 
     log.setup(log_level, log_format)
+    if print_peer_name:
+        _print_peer_name(name, bridge, db_prefix, http_addr)
+        return
     options = ControlOptions(
         nickname=nickname,
         control_socket=control_socket,
@@ -205,8 +257,19 @@ def control(
         discovery=not no_discovery,
         conn_limit=conn_limit,
         db_prefix=db_prefix,
+        status_addr=status_addr,
+        metrics_addr=metrics_addr,
+        ipalloc_range="" if static else settle_range(ipalloc_range, bridge, allow_overlap or ()),
+        ipalloc_default_subnet=ipalloc_default_subnet,
+        ipalloc_init=ipalloc_init,
+        no_masq_local=no_masq_local,
+        expect_npc=expect_npc,
+        docker_bridge=docker_bridge,
+        pods_to_router=allow_pods_to_router,
+        packet_filter=not no_packet_filter,
+        adopt=adopt,
     )
-    anyio.run(run, options)
+    anyio.run(run, options, backend_options={"use_uvloop": True})
 
 
 @app.command(help=_ROUTER_EXAMPLES)
@@ -219,8 +282,9 @@ def router(
     capture: opt.Capture = None,
     loops: opt.Loops = None,
     bufsz: opt.BufferMb = None,
+    adopt: opt.Adopt = False,
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
-    log_level: opt.LogLevel = "info",
+    log_level: opt.LogLevel,
     log_format: opt.LogFormat = "kv",
 ) -> None:
     """Become the router process."""
@@ -237,6 +301,7 @@ def router(
                 capture=capture,
                 loops=loops,
                 buffer_mb=bufsz,
+                adopt=adopt,
             )
         )
     )
@@ -252,6 +317,10 @@ def demo(context: typer.Context) -> None:
 
 
 app.add_typer(node.app)
+app.add_typer(ipam.app)
+app.add_typer(leave.app)
+app.add_typer(host.app)
+app.add_typer(attach.app)
 
 
 @app.command()
@@ -264,6 +333,18 @@ def _print_version() -> None:
     from control.version import weft_version
 
     typer.echo(f"weft {weft_version()}")
+
+
+def _print_peer_name(name: str | None, bridge: str, db_prefix: str, http_addr: str) -> None:
+    from control.identity import settle_name
+    from control.state import StateInUseError
+
+    try:
+        typer.echo(settle_name(name, bridge, db_prefix))
+    except StateInUseError:  # by a node that can be asked
+        from control.cli.client import report
+
+        typer.echo(report(http_addr)[1]["Router"]["Name"])
 
 
 def _static(path: Path | None, peers: list[str] | None) -> Path | None:

@@ -15,7 +15,7 @@ from base.errors import ConfigError
 from control.cli import options as opt
 
 EXIT_NOT_READY: Final = 1
-PARTS: Final = ("targets", "connections", "peers")
+PARTS: Final = ("targets", "connections", "peers", "ipam")
 NOT_RUNNING: Final = "Weave is not running (ignore on Kubernetes)."
 
 app = typer.Typer()
@@ -28,6 +28,8 @@ Examples:
   weft status
 
   weft status connections
+
+  weft status ipam
 
   weft status peers --json | jq '.[].NickName'
 """
@@ -78,7 +80,7 @@ _Peers = Annotated[list[str] | None, typer.Argument(metavar="HOST[:PORT]...", sh
 @app.command(help=_STATUS)
 def status(
     part: Annotated[
-        str, typer.Argument(metavar="[targets|connections|peers]", show_default=False)
+        str, typer.Argument(metavar="[targets|connections|peers|ipam]", show_default=False)
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,

@@ -17,15 +17,21 @@ DEFAULT_CONTROL_SOCKET: Final = Path("/run/weave/router.sock")
 DEFAULT_HTTP_ADDR: Final = "/run/weave/weave.sock,127.0.0.1:6784"
 log = logging.getLogger(__name__)
 
-#: As in control.state and mesh.core, whose imports a short command need not wait for; tested.
+#: As in control.state, mesh.core and control.ipam_settings: a short command need not wait for their
+#: imports; tested.
 DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
 CONN_LIMIT: Final = 200
+DEFAULT_RANGE: Final = "10.32.0.0/12"
 DEFAULT_PORT: Final = 6783
+#: Of the mesh's protocol that the original had; only the last one is spoken here.
+PROTOCOL_VERSIONS: Final = (1, 2)
 
 _DATA_PATH: Final = "Data path"
 _IDENTITY: Final = "Peers and identity"
 _SECURITY: Final = "Encryption"
 _SERVICE: Final = "Service"
+_IPAM: Final = "Addresses"
+_HOST: Final = "Host"
 
 
 def hostname() -> str:
@@ -57,6 +63,18 @@ def _format(value: str) -> str:
     if value not in FORMATS:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(FORMATS)}")
     return value
+
+
+def _protocol(value: int | None) -> int | None:
+    if value is not None and value not in PROTOCOL_VERSIONS:
+        known = " and ".join(map(str, PROTOCOL_VERSIONS))
+        raise typer.BadParameter(f"{value} is no version of the protocol; there are {known}")
+    return value
+
+
+def level_from_environment() -> str:
+    """What the log level is when nobody says: WEAVE_DEBUG, set to anything, asks for all."""
+    return "debug" if os.environ.get("WEAVE_DEBUG") else "info"
 
 
 Static = Annotated[
@@ -165,6 +183,7 @@ Port = Annotated[
     int,
     typer.Option(
         "--port",
+        envvar="WEAVE_PORT",
         min=1,
         max=65534,
         help="TCP port of the mesh and UDP port of the data path.",
@@ -231,6 +250,15 @@ BufferMb = Annotated[
         rich_help_panel=_DATA_PATH,
     ),
 ]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Take the place of a Weave Net router that has stopped: its port on the bridge is "
+        "replaced and its packet filter removed; bridge, containers and addresses stay.",
+        rich_help_panel=_DATA_PATH,
+    ),
+]
 ControlSocket = Annotated[
     Path,
     typer.Option(
@@ -250,12 +278,139 @@ HttpAddr = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+StatusAddr = Annotated[
+    str,
+    typer.Option(
+        "--status-addr",
+        metavar="PATH|IP:PORT,...",
+        envvar="WEAVE_STATUS_ADDR",
+        show_default="none",
+        help="Serve status, report and metrics here too, nothing that changes anything.",
+        rich_help_panel=_SERVICE,
+    ),
+]
+MetricsAddr = Annotated[
+    str,
+    typer.Option(
+        "--metrics-addr",
+        metavar="PATH|IP:PORT,...",
+        show_default="none",
+        help="Serve metrics here too, and nothing else.",
+        rich_help_panel=_SERVICE,
+    ),
+]
+IpallocRange = Annotated[
+    str | None,
+    typer.Option(
+        "--ipalloc-range",
+        metavar="CIDR",
+        show_default=DEFAULT_RANGE,
+        help='Addresses that all routers divide among them, the same on every host; "": none.',
+        rich_help_panel=_IPAM,
+    ),
+]
+AllowOverlap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-overlap",
+        metavar="CIDR",
+        show_default="none",
+        help="A route of this host that the range may cover; may be given several times.",
+        rich_help_panel=_IPAM,
+    ),
+]
+IpallocDefaultSubnet = Annotated[
+    str,
+    typer.Option(
+        "--ipalloc-default-subnet",
+        metavar="CIDR",
+        show_default="the whole range",
+        help="Where a container's address comes from when it asks for no other subnet.",
+        rich_help_panel=_IPAM,
+    ),
+]
+IpallocInit = Annotated[
+    str,
+    typer.Option(
+        "--ipalloc-init",
+        metavar="consensus[=N]|seed=NAME,...|observer",
+        show_default="consensus",
+        help="How the range is first divided: by vote (of N routers, this one included), "
+        "among those named, or by the others.",
+        rich_help_panel=_IPAM,
+    ),
+]
+NoMasqLocal = Annotated[
+    bool,
+    typer.Option(
+        "--no-masq-local",
+        help="Leave the source address of what comes to containers of this host as it is.",
+        rich_help_panel=_HOST,
+    ),
+]
+ExpectNpc = Annotated[
+    bool,
+    typer.Option(
+        "--expect-npc",
+        help="A network policy controller decides what containers may reach.",
+        rich_help_panel=_HOST,
+    ),
+]
+PodsToRouter = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pods-to-router",
+        help="Let containers of this host reach the router's and the API's ports.",
+        rich_help_panel=_HOST,
+    ),
+]
+NoPacketFilter = Annotated[
+    bool,
+    typer.Option(
+        "--no-packet-filter",
+        help="Leave the host's packet filter alone: masquerade, forwarding and the protection of "
+        "ports are then yours to set up.",
+        rich_help_panel=_HOST,
+    ),
+]
+DockerBridge = Annotated[
+    str,
+    typer.Option(
+        "--docker-bridge",
+        metavar="NAME",
+        envvar="DOCKER_BRIDGE",
+        show_default="none",
+        help="Another bridge on this host, whose containers are kept from this router's ports.",
+        rich_help_panel=_HOST,
+    ),
+]
+MinProtocolVersion = Annotated[
+    int | None,
+    typer.Option(
+        "--min-protocol-version",
+        metavar="1|2",
+        show_default="2",
+        callback=_protocol,
+        help="Oldest version of the mesh's protocol to speak; 2 is the only one spoken.",
+        rich_help_panel=_DATA_PATH,
+    ),
+]
+PrintPeerName = Annotated[
+    bool,
+    typer.Option(
+        "--print-peer-name",
+        help="Print the name that this host has or would get, and exit.",
+        rich_help_panel=_IDENTITY,
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option(
         "--log-level",
         metavar="|".join(LEVELS),
         callback=_level,
+        default_factory=level_from_environment,
+        show_default="info; with WEAVE_DEBUG set debug",
         help="Least important records to print.",
         rich_help_panel=_SERVICE,
     ),
@@ -270,3 +425,4 @@ LogFormat = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as JSON.")]

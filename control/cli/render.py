@@ -60,6 +60,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
             for each in report["Forwarders"]
         ),
     )
+    _print_ranges(out, report.get("IPAM"))
     _print_table(
         out,
         f"MAC addresses ({router['MACsTotal']})",
@@ -77,6 +78,26 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
             if value
         ),
     )
+
+
+def _print_ranges(out: Console, ipam: dict[str, Any] | None) -> None:
+    """Who owns how many addresses, the largest share first."""
+    shares: dict[tuple[str, str, bool], int] = {}
+    for entry in (ipam or {}).get("Entries") or ():
+        key = (entry["Peer"], entry["Nickname"], entry["IsKnownPeer"])
+        shares[key] = shares.get(key, 0) + entry["Size"]
+    if ipam is not None:
+        _print_table(
+            out,
+            f"Addresses of {ipam['Range']}, {ipam['ActiveIPs']} in use here",
+            ("peer", "addresses", ""),
+            (
+                (f"{name}({nick})", size, "" if known else "unreachable")
+                for (name, nick, known), size in sorted(
+                    shares.items(), key=lambda item: (-item[1], item[0])
+                )
+            ),
+        )
 
 
 def _peer(each: dict[str, Any]) -> str:

@@ -6,17 +6,24 @@ from typing import Any
 
 import pytest
 
+from bench.attach.run import AttachResult
 from bench.figures import (
     GOALS,
     Benchmark,
     Figures,
     Goal,
+    add_attach,
     add_ciphers,
+    add_ipam,
     add_mesh,
     add_stages,
     add_system,
     stage_table,
 )
+from bench.ipam.core import Merging
+from bench.ipam.disk import Disk
+from bench.ipam.full_range import FullRange
+from bench.ipam.run import IpamResult, Load
 from bench.mesh.result import MeshResult, NodeCost, Scale, Stable
 from bench.system.ciphers import CipherResult
 from bench.system.run import Idle, SystemResult
@@ -67,6 +74,25 @@ def test_the_worse_node_counts() -> None:
     assert figures.values["router_rss_mb"] == pytest.approx(51)
 
 
+def test_allocation_figures_are_medians_beside_what_the_disk_gave() -> None:
+    figures = Figures()
+    loads = {
+        callers: [Load(9, 0, 1.0, rate, 50.0, 90.0) for rate in rates]
+        for callers, rates in ((1, [900.0, 1200.0, 400.0]), (64, [9000.0, 2000.0, 12000.0]))
+    }
+    disk = [Disk(1000.0, 2000.0), Disk(3000.0, 4000.0), Disk(2000.0, 6000.0)]
+    merging = Merging(3000, 80_000, [6.0, 9.0, 7.0], [5.0, 5.0, 5.0], [4.0, 4.0, 4.0])
+    add_ipam(figures, IpamResult(disk, loads, 70.0, merging, FullRange(1022, 30.0, 200.0, 9)))
+    assert figures.values["merge_1000_ms"] == pytest.approx(7)
+    assert figures.values["allocs_per_s_1"] == 900
+    assert list(figures.spread["allocs_per_s_1"]) == pytest.approx([400, 1200])
+    assert figures.values["allocs_per_s_64"] == 9000
+    assert figures.values["disk_commits_per_s"] == 2000
+    assert figures.verdict(goal("allocs_per_s_1")) == "reach"
+    assert figures.verdict(goal("full_range_s")) == "aim"
+    assert figures.verdict(goal("full_range_rss_mb")) == "reach"
+
+
 def test_ciphers_are_compared_with_the_plain_path_of_the_same_round() -> None:
     figures = Figures()
     add_ciphers(
@@ -98,6 +124,20 @@ def test_mesh_figures() -> None:
     assert figures.spread["handshakes_per_s"] == pytest.approx((500, 700))
     assert figures.values["converge_300_intervals"] == pytest.approx(1.5)
     assert figures.values["gossip_received_bytes_per_s_10_part"] == pytest.approx(6)
+
+
+def test_attachments_are_pooled_and_compared_by_rounds() -> None:
+    figures = Figures()
+    ways = {"weft": [[10.0, 20.0, 30.0], [20.0, 40.0, 60.0]], "ip": [[10.0], [10.0]]}
+    add_attach(figures, AttachResult(ways, [[5.0], [7.0]]))
+    assert figures.values["attach_median_ms"] == pytest.approx(25)
+    assert list(figures.spread["attach_median_ms"]) == pytest.approx([20, 40])
+    assert figures.values["attach_p99_ms"] == pytest.approx(60)
+    assert figures.values["detach_median_ms"] == pytest.approx(6)
+    assert figures.values["attach_over_ip"] == pytest.approx(3)
+    assert list(figures.spread["attach_over_ip"]) == pytest.approx([2, 4])
+    assert "attach_over_bridge_plugin" not in figures.values
+    assert figures.verdict(goal("attach_median_ms")) == "aim"
 
 
 def test_verdicts() -> None:

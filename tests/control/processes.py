@@ -37,7 +37,7 @@ address = "10.0.0.3:7000"
 """
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
     """Poll until true; fails the test when time is up."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -45,10 +45,15 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> No
         time.sleep(0.01)
 
 
-def weft(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a short command to its end."""
+def weft(
+    *arguments: str, cwd: Path | None = None, apart: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a short command to its end; ``apart``: in a network namespace of its own (needs root)."""
     return subprocess.run(
-        [sys.executable, "-m", "control.cli", *arguments],
+        [
+            *(("unshare", "--net") if apart else ()),
+            *(sys.executable, "-m", "control.cli", *arguments),
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         cwd=cwd or ROOT,
         capture_output=True,
@@ -69,13 +74,17 @@ class Running:
         self.notifications: list[str] = []
         with self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, *argv],
+                self.command([*argv]),
                 env=os.environ
                 | {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": self.manager.getsockname()}
                 | environ,
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,
             )
+
+    def command(self, argv: list[str]) -> list[str]:
+        """What is run for Python with these arguments; it must become that process."""
+        return [sys.executable, *argv]
 
     @property
     def pid(self) -> int:
@@ -93,14 +102,14 @@ class Running:
             except BlockingIOError:
                 return sum(text in each.splitlines() for each in self.notifications)
 
-    def until_told(self, text: str, times: int = 1) -> None:
+    def until_told(self, text: str, times: int = 1, timeout_s: float = 30) -> None:
         def done() -> bool:
             if self.told(text) >= times:
                 return True
             assert self.process.poll() is None, f"it ended early: {self.stderr}"
             return False
 
-        until(done, f"notification {text!r}; stderr: {self.stderr}")
+        until(done, f"notification {text!r}; stderr: {self.stderr}", timeout_s)
 
     def signal(self, signum: int) -> None:
         self.process.send_signal(signum)

@@ -12,7 +12,7 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from base.errors import ConfigError
-from control.api.app import build_app
+from control.api.app import Tenants, build_app
 from control.api.server import ApiServer
 from control.http_addr import listen_all
 from control.node import NodeView
@@ -53,7 +53,7 @@ class Served:
     def running(self) -> Iterator[None]:
         with contextlib.ExitStack() as held:
             sockets = listen_all(f"{self.unix},{self.tcp}", held)
-            server = ApiServer(build_app(self.observe, self._commands))
+            server = ApiServer(build_app(self.observe, Tenants(self._commands)))
             with start_blocking_portal() as portal:
                 done = portal.start_task_soon(server.serve, sockets)
                 try:

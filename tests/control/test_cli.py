@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_a_bad_peers_file_ends_launch_before_the_router(tmp_path: Path) -> None:
 def test_router_command_line() -> None:
     options = RouterOptions(Path("/r"), "weave", "", 6783, "info", "kv", mtu="-5")
     argv = router_argv(options)
+    assert "--adopt" not in argv
+    assert router_argv(replace(options, adopt=True)) == [*argv, "--adopt"]
     assert argv[:4] == [sys.executable, "-P", "-m", "router"]
     assert argv[4:] == [
         *("--control-socket=/r", "--weave-bridge=weave", "--port=6783", "--log-level=info"),

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from base.counters import DROP_REASONS, Counter
 from control.api.metrics import CONTENT_TYPE, exposition
+from control.attachment_tally import AttachmentsView, Durations
 from control.node import NodeView
 from tests.control.views import THEM, forwarder, live, member, node, sample, target
 
@@ -113,3 +114,23 @@ def test_hostile_nicknames_do_not_break_the_format() -> None:
     assert scraped["weft_ready", ()] == 1
     (labels,) = _of(view, "weft_peer_rtt_seconds")
     assert dict(labels)["nickname"] == nick
+
+
+def test_containers() -> None:
+    attach = Durations()
+    attach.counts[0], attach.counts[2], attach.sum_s, attach.failures = 3, 1, 0.07, 2
+    view = node(containers=AttachmentsView(4, 1, attach, Durations()))
+    assert _of(view, "weft_attachments") == {
+        (("state", "attached"),): 4,
+        (("state", "pending"),): 1,
+    }
+    buckets = _of(view, "weft_attach_seconds_bucket")
+    assert buckets[("le", "0.01"), ("operation", "attach")] == 3
+    assert buckets[("le", "0.05"), ("operation", "attach")] == 4
+    assert buckets[("le", "+Inf"), ("operation", "attach")] == 4
+    assert _of(view, "weft_attach_seconds_count")[(("operation", "attach"),)] == 4
+    assert _of(view, "weft_attach_failures_total") == {
+        (("operation", "attach"),): 2,
+        (("operation", "detach"),): 0,
+    }
+    assert _of(node(), "weft_attachments") == {}

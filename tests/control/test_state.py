@@ -13,7 +13,7 @@ import pytest
 
 from base.errors import ConfigError
 from base.names import PeerName
-from control.state import StateStore
+from control.state import APPLICATION_ID, SCHEMA_VERSION, StateStore
 
 NAME = PeerName.parse("ce:01:00:00:00:01")
 
@@ -54,7 +54,7 @@ def test_two_processes_never_share_a_file(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
-from control.state import StateStore
+from control.state import APPLICATION_ID, SCHEMA_VERSION, StateStore
 store = StateStore.open(sys.argv[1])
 number = 0
 while True:
@@ -130,6 +130,48 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(ConfigError, match="has format 99"):
         StateStore.open(_prefix(tmp_path))
+
+
+def test_a_file_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    with sqlite3.connect(path) as old:
+        old.executescript(
+            "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
+            "CREATE TABLE peer (position INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;"
+            f"INSERT INTO setting VALUES ('name', '{NAME}');"
+            "INSERT INTO peer VALUES (0, 'host2');"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
+            "PRAGMA journal_mode = WAL;"
+        )
+    old.close()
+    for _ in range(2):
+        with StateStore.open(_prefix(tmp_path)) as store:
+            assert (store.name(), store.peers()) == (NAME, ["host2"])
+            assert store.rows("SELECT * FROM ipam_ring") == []
+            assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def _add(store: StateStore, *positions: int) -> None:
+    with store.change() as connection:
+        for position in positions:
+            connection.execute("INSERT INTO peer VALUES (?, 'a')", (position,))
+
+
+def _add_and_fail(store: StateStore) -> None:
+    with store.change() as connection:
+        connection.execute("INSERT INTO peer VALUES (0, 'a')")
+        raise ZeroDivisionError
+
+
+def test_a_change_is_made_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    with StateStore.open(_prefix(tmp_path)) as store:
+        with pytest.raises(ConfigError, match="cannot write"):
+            _add(store, 0, 0)
+        with pytest.raises(ZeroDivisionError):
+            _add_and_fail(store)
+        assert store.peers() == []
+        store.set_peers(["c"])
+        assert store.peers() == ["c"]
 
 
 def test_a_prefix_that_leads_nowhere(tmp_path: Path) -> None:

@@ -67,11 +67,19 @@ def test_state_outlives_the_unit_and_no_password_is_in_it(name: str) -> None:
 
 
 def test_only_what_touches_the_network_may() -> None:
-    assert _settings(UNITS / "weft-control.service")["CapabilityBoundingSet"] == [""]
-    for name in ("weft.service", "weft-router.service"):
+    router = _settings(UNITS / "weft-router.service")
+    assert router["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW"]
+    assert router["RestrictNamespaces"] == ["yes"]
+    for name in ("weft.service", "weft-control.service"):
         settings = _settings(UNITS / name)
-        assert settings["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_NET_RAW"]
-        assert settings["DeviceAllow"] == ["/dev/net/tun rw"]
+        (capabilities,) = settings["CapabilityBoundingSet"]
+        # containers are entered, and the host's packet filter is written
+        assert capabilities == "CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE"
+        assert settings["RestrictNamespaces"] == ["net"]
+        assert "ProtectKernelTunables" not in settings, "/proc/sys/net is written"
+        assert "AF_NETLINK" in settings["RestrictAddressFamilies"][0].split()
+    for name in ("weft.service", "weft-router.service"):
+        assert _settings(UNITS / name)["DeviceAllow"] == ["/dev/net/tun rw"]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,37 @@ def test_the_second_node_of_kubernetes_does_not_elect_alone() -> None:
     assert len({host.core._context.state.ring.seeds for host in cluster.hosts}) == 1
 
 
+def test_the_first_node_does_not_decide_alone_beside_others() -> None:
+    """It has no targets, and guesses; the others are in sight."""
+    cluster = Cluster(3, expected=0)
+    first, *others = cluster.hosts
+    first.core.set_targets(0, cluster.now)
+    for host in others:
+        host.core.set_targets(1, cluster.now)
+    cluster.gossip()
+    messages, cluster.cut = cluster.messages, {1}  # its words are lost, nobody knows yet
+    assert first.allocate("a") == ""
+    assert "quorum: 2" in first.core.status().text
+    assert others[0].allocate("b") != ""
+    assert messages
+    cluster.lose()
+    cluster.gossip()
+    assert first.core.status().state is State.RUNNING
+    assert len({host.core._context.state.ring.seeds for host in cluster.hosts}) == 1
+
+
+def test_a_guess_among_observers_is_made_again() -> None:
+    cluster = Cluster(3, expected=0)
+    for host in cluster.hosts[1:]:
+        host.restart(mode=Mode.OBSERVER)
+    cluster.topology()
+    cluster.hosts[0].core.set_targets(0, cluster.now)
+    cluster.gossip()
+    assert cluster.hosts[0].allocate("a") == ""
+    cluster.pass_time(15)
+    assert cluster.hosts[0].core.status().state is State.RUNNING
+
+
 def test_alone_after_a_grace_time() -> None:
     cluster = Cluster(2, expected=1)
     cluster.lose(2)

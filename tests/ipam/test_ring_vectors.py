@@ -49,7 +49,7 @@ def number(index: int) -> int:
 def run_merge(ring: Ring, incoming: dict[str, Any], *, allocated: bool) -> Outcome:
     def used(ranges: object) -> int | None:
         assert isinstance(ranges, list)
-        return ranges[0].start if allocated else None
+        return ranges[0].start if ranges and allocated else None
 
     outcome = merge(ring, range_of(incoming), entries_of(incoming), seeds_of(incoming), used)
     ring.replace(outcome.entries, outcome.seeds, outcome.changed)

@@ -83,6 +83,12 @@ def test_json() -> None:
         assert pair["ping_ms"] > 0
         assert pair["tcp_gbps"] > 0
         assert pair["udp_gbps"] > 0
+    addresses = summary["addresses"]
+    assert sum(share["ips"] for share in addresses["before"]) == 1 << 20
+    assert [share["in_use"] for share in addresses["before"]] == [1, 1]
+    (lost,) = (share["ips"] for share in addresses["before"] if share["node"] == "h2")
+    assert (addresses["lost"], addresses["taken_over"]) == ("h2", lost)
+    assert addresses["after"] == [{"node": "h1", "ips": 1 << 20, "percent": 100, "in_use": 1}]
 
 
 @needs_root
@@ -119,7 +125,10 @@ def test_tables() -> None:
         timeout=50,
     )
     assert done.returncode == 0, done.stderr
-    for expected in ("raw veth", "underlay h1 → h2", "02:77:65:00:02:01", "sent_datagrams"):
+    for expected in (
+        *("raw veth", "underlay h1 → h2", "ce:02:00:00:00:02", "sent_datagrams"),
+        *("10.32.0.0/12, divided by vote in", "h2 is killed; weft rmpeer h2 on h1: "),
+    ):
         assert expected in done.stdout
     assert "c2 → c1" in done.stderr
 

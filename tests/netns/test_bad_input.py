@@ -103,7 +103,7 @@ async def test_missing_privilege(host: Host, capture: str) -> None:
         pytest.param(
             "link add vethwe-bridge type veth peer name other",
             "tap",
-            "vethwe-bridge.*veth.*weave reset",
+            "vethwe-bridge.*veth.*--adopt",
             id="port-is-a-veth",
         ),
         pytest.param(

@@ -38,6 +38,7 @@ async def tried(host: Host) -> list[str]:
 
 
 async def test_connect_replace_and_forget() -> None:
+    """Row 150."""
     async with Lab(3) as lab:
         first, second, third = lab.hosts
         for host in lab.hosts:
@@ -107,6 +108,7 @@ async def test_connect_refuses_what_does_not_resolve() -> None:
 
 
 async def test_peers_are_remembered_for_resume_and_after_a_crash() -> None:
+    """Row 175."""
     async with Lab(2) as lab:
         first, second = lab.hosts
         await second.start_weft(peers=[])
@@ -117,7 +119,7 @@ async def test_peers_are_remembered_for_resume_and_after_a_crash() -> None:
         # a crash of control alone, and of everything: what the user asked for last is kept
         killed = first.kill_control()
         await until(lambda: first.pids("control") not in ([], [killed]), "another control runs")
-        await until(lambda: _answers(first), "the API is back")
+        await until(lambda: _answers(first), "the API is back", 30.0)
         assert await targets(first) == [second.address]
         await _kill(first)
         await first.start_weft(peers=[])
@@ -199,6 +201,7 @@ async def _count(host: Host, count: int) -> bool:
 
 @pytest.mark.parametrize("both", [False, True], ids=["one side", "both sides"])
 async def test_trusted_subnets(both: bool) -> None:
+    """Row 115."""
     trust = ("--trusted-subnets", "10.99.0.0/24")
     async with Lab(2) as lab:
         first, second = lab.hosts

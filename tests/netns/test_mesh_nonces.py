@@ -17,7 +17,7 @@ from lab.lab import Lab
 from tests.netns.keys import KeyTap, open_sealed
 from tests.netns.support import CIPHERS, PASSWORD, netns, until
 
-pytestmark = [*netns(120), pytest.mark.patient]
+pytestmark = [*netns(300), pytest.mark.patient]
 
 RESTARTS = 10
 
@@ -93,11 +93,11 @@ async def _talk(one: Container, other: Container, host: Host) -> None:
         done = await host.run(*argv, check=False, env=weft_environment())
         return " established " in done.stdout
 
-    await until(established, "the connection is there", 15.0, poll_s=0.1)
+    await until(established, "the connection is there", 45.0, poll_s=0.1)
     if one.port not in host.ports():
         host.attach()
 
     async def reached() -> bool:
         return (await one.ping(other, count=1, wait_s=0.3)).ok
 
-    await until(reached, "a ping is answered", 5.0)
+    await until(reached, "a ping is answered", 20.0)

@@ -33,6 +33,7 @@ async def forwarder(host: Host) -> dict[str, Any]:
 
 @pytest.mark.parametrize("password", [None, PASSWORD], ids=["plain", "encrypted"])
 async def test_a_path_that_drops_large_packets(password: str | None) -> None:
+    """Row 105; gossip over TCP has to cross it, too."""
     async with Lab(2, switch_mtu=700, underlay_offloads=False) as lab:
         await lab.start_weft(mesh=True, password=password)
         one, other = lab.containers
@@ -74,6 +75,7 @@ async def test_a_path_that_becomes_narrow_without_a_word(stream_tool: Path) -> N
 
 
 async def test_jumbo_containers_over_a_common_underlay(stream_tool: Path) -> None:
+    """Row 190."""
     async with Lab(2) as lab:
         await lab.start_weft(mesh=True, mtu=65535, password=PASSWORD)
         one, other = lab.containers

@@ -57,6 +57,7 @@ async def reaches(one: Container, other: Container) -> bool:
 
 
 async def test_three_nodes_from_one_target() -> None:
+    """Row 101: connections are found, established, counted."""
     async with Lab(3) as lab:
         await lab.start_weft(mesh=True)
         await until(lambda: full(lab.hosts), "everybody is connected to everybody")
@@ -76,6 +77,7 @@ async def test_three_nodes_from_one_target() -> None:
 
 
 async def test_a_line_without_discovery_relays_frames_and_gossip() -> None:
+    """Row 120, without discovery."""
     async with Lab(3, "line") as lab:
         await lab.start_weft(mesh=True)
         first, middle, last = lab.hosts
@@ -100,6 +102,7 @@ async def alone(host: Host) -> bool:
 
 
 async def test_a_line_with_discovery_survives_its_middle() -> None:
+    """Row 120, with discovery."""
     async with Lab(3) as lab:
         first, middle, last = lab.hosts
         await first.start_weft(peers=[])

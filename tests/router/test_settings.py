@@ -15,6 +15,8 @@ def test_defaults() -> None:
     assert (settings.bridge, settings.host, settings.port) == ("weave", "", 6783)
     assert (settings.mtu, settings.capture, settings.loops) == (MTU_AUTO, "tap", "auto")
     assert settings.log_level == "info"
+    assert not settings.adopt
+    assert parse(["--adopt"]).adopt
 
 
 def test_every_option() -> None:

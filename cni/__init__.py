@@ -1,0 +1,1 @@
+"""The container network interface: its shapes (sans-IO), our host-local IPAM, the stub's source."""

@@ -1,0 +1,334 @@
+"""Commands about containers: attach, detach, ps, audit, attach-bridge, bridge-type.
+
+The running node does the work, asked over its Unix socket; the last two look at the host
+themselves. Source of truth: node specification 6 and 10.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+
+from base.errors import ConfigError
+from control.cli import options as opt
+
+EXIT_LEAKS: Final = 1
+EXPOSE_ID: Final = "weave:expose"
+_ID_SHOWN_LEN: Final = 12
+
+app = typer.Typer()
+
+_ATTACH = """
+Put a running container on the network. Prints its addresses.
+
+ADDRESS is 10.2.1.1/24, or net:10.2.1.0/24 for any address of a subnet, or net:default, which is
+also meant when there is none. Attaching again adds addresses and leaves those that are there.
+
+CONTAINER is a container of podman or Docker, or a namespace of ip netns; with --netns or --pid any
+name that the attachment is to have.
+
+Examples:
+
+  weft attach web1
+
+  weft attach 10.2.1.3/24 net:10.2.2.0/24 web1
+
+  weft attach --pid 4711 job-17
+
+  weft attach --netns /run/netns/blue --name eth1 net:10.2.2.0/24 blue
+"""
+
+_DETACH = """
+Take a container off the network: its addresses of the default subnet, or those given. With its last
+address the interface goes. Never waits for other hosts. Prints the addresses.
+
+Examples:
+
+  weft detach web1
+
+  weft detach net:10.2.2.0/24 web1
+
+  weft detach --all web1
+"""
+
+_PS = """
+List what is attached: id, MAC address, addresses; first of all the host itself.
+
+Examples:
+
+  weft ps
+
+  weft ps web1
+
+  weft ps --json | jq '.[].Addresses'
+"""
+
+_AUDIT = """
+Look for leftovers: interfaces without a record, records without an interface, addresses held for
+nobody. Exit code 1 if there are any.
+
+Examples:
+
+  weft audit
+
+  weft audit --json | jq .Leaks
+"""
+
+_ATTACH_BRIDGE = """
+Join another bridge of this host to the network, as if by a cable. Again is the same.
+
+Examples:
+
+  weft attach-bridge
+
+  weft attach-bridge br0
+"""
+
+_Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[ADDRESS]... CONTAINER", show_default=False)
+]
+_Netns = Annotated[
+    str | None,
+    typer.Option(
+        "--netns", metavar="PATH", show_default="none", help="Network namespace of the container."
+    ),
+]
+_Pid = Annotated[
+    int | None,
+    typer.Option("--pid", metavar="N", show_default="none", help="A process in the container."),
+]
+_Name = Annotated[str, typer.Option("--name", metavar="IFNAME", help="Interface in the container.")]
+_Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command(help=_ATTACH)
+def attach(
+    words: _Words = None,
+    *,
+    netns: _Netns = None,
+    pid: _Pid = None,
+    name: _Name = "ethwe",
+    bridge: Annotated[
+        str | None,
+        typer.Option("--bridge", metavar="NAME", show_default="the node's", help="Bridge."),
+    ] = None,
+    no_multicast_route: Annotated[
+        bool, typer.Option("--no-multicast-route", help="Leave multicast's route as it is.")
+    ] = False,
+    mtu: Annotated[
+        int | None,
+        typer.Option("--mtu", metavar="BYTES", show_default="the bridge's", help="MTU."),
+    ] = None,
+    no_hairpin: Annotated[
+        bool,
+        typer.Option("--no-hairpin", help="The container does not reach itself by a service."),
+    ] = False,
+    without_dns: Annotated[
+        bool, typer.Option("--without-dns", help="Make no name of it in weaveDNS.")
+    ] = False,
+    rewrite_hosts: Annotated[bool, typer.Option("--rewrite-hosts", hidden=True)] = False,
+    add_host: Annotated[list[str] | None, typer.Option("--add-host", hidden=True)] = None,
+    as_json: _Json = False,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Put a running container on the network."""
+    from control.cli.client import change_json
+
+    del without_dns  # names are made by the name server's own commands
+    if rewrite_hosts or add_host:
+        print("weft: --rewrite-hosts, --add-host: the runtime writes /etc/hosts", file=sys.stderr)
+    addresses, container = _split(words, "attach")
+    body: dict[str, Any] = {
+        "addresses": addresses,
+        "ifname": name,
+        "multicast_route": not no_multicast_route,
+        "hairpin": not no_hairpin,
+    }
+    if bridge is not None:
+        body["bridge"] = bridge
+    if mtu is not None:
+        body["mtu"] = mtu
+    container, where = _locate(container, netns, pid)
+    made = change_json(http_addr, "POST", _path(container), body | where, patient=True)
+    _warn_of_overlap(addresses, made["Bridge"])
+    _print(made if as_json else made["Addresses"], as_json=as_json)
+
+
+@app.command(help=_DETACH)
+def detach(
+    words: _Words = None,
+    *,
+    netns: _Netns = None,
+    pid: _Pid = None,
+    name: _Name = "ethwe",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All addresses, and so the interface.")
+    ] = False,
+    as_json: _Json = False,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Take a container off the network."""
+    from control.cli.client import change_json
+
+    addresses, container = _split(words, "detach")
+    if netns is not None and pid is not None:
+        raise ConfigError("--pid: --netns says it already; give one of them")
+    query = [("addr", each) for each in addresses]
+    query.append(("ifname", name))
+    if everything:
+        query.append(("all", "true"))
+    if netns is not None or pid is not None:
+        query.append(("netns", netns or f"/proc/{pid}/ns/net"))
+    container = _attached(http_addr, container)
+    gone = change_json(http_addr, "DELETE", _path(container), query=query)
+    _print(gone, as_json=as_json)
+
+
+@app.command(help=_PS)
+def ps(
+    containers: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONTAINER]...", show_default="all")
+    ] = None,
+    *,
+    as_json: _Json = False,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """List what is attached."""
+    from control.cli.client import change_json
+
+    found = change_json(http_addr, "GET", "/attach")
+    rows = [{"Container": EXPOSE_ID, **found["Expose"]}] if found["Expose"]["Mac"] else []
+    rows += found["Attachments"]
+    if containers:
+        rows = [row for row in rows if _is_one_of(row["Container"], containers)]
+    if as_json:
+        print(json.dumps(rows, indent=4))
+        return
+    for row in rows:
+        print(" ".join((row["Container"][:_ID_SHOWN_LEN], row["Mac"], *row["Addresses"])))
+
+
+@app.command(help=_AUDIT)
+def audit(as_json: _Json = False, http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR) -> None:
+    """Look for leftovers."""
+    from control.cli.client import change_json
+
+    found = change_json(http_addr, "GET", "/audit")
+    if as_json:
+        print(json.dumps(found, indent=4))
+    else:
+        words = (
+            ("Leaks", "leak"),
+            ("Problems", "problem"),
+            ("Unattached", "unattached"),
+            ("Notes", "note"),
+        )
+        for key, word in words:
+            for text in found[key]:
+                print(f"{word}: {text}")
+        if not found["Leaks"] and not found["Problems"]:
+            print("nothing is left over")
+    if found["Leaks"]:
+        raise typer.Exit(EXIT_LEAKS)
+
+
+@app.command("attach-bridge", help=_ATTACH_BRIDGE)
+def attach_bridge(
+    other: Annotated[str, typer.Argument(metavar="[BRIDGE]")] = "docker0",
+    *,
+    bridge: opt.Bridge = "weave",
+) -> None:
+    """Join another bridge to the network."""
+    from cni.bridges import join_bridges
+
+    join_bridges(bridge, other)
+
+
+@app.command("bridge-type")
+def bridge_type(bridge: opt.Bridge = "weave") -> None:
+    """Print what the network's bridge is; exit code 1 if there is none."""
+    from cni.bridges import type_of_bridge
+
+    print(type_of_bridge(bridge))
+
+
+def _split(words: list[str] | None, command: str) -> tuple[list[str], str]:
+    """(addresses, container): the container stands last, as the original has it."""
+    from control.host.address_spec import parse_specs
+
+    if not words:
+        raise ConfigError(f"{command}: no container; see 'weft {command} --help'")
+    *addresses, container = words
+    parse_specs(addresses)
+    return addresses, container
+
+
+def _warn_of_overlap(addresses: list[str], bridge: str) -> None:
+    """Say which of the fixed addresses this host would look for elsewhere."""
+    from control.host.address_spec import FixedAddress, parse_specs
+    from control.host.overlap import OverlapError, check_address, host_routes
+
+    specs = parse_specs(addresses)
+    fixed = [spec.address for spec in specs if isinstance(spec, FixedAddress)]
+    routes = host_routes((bridge,)) if fixed else []
+    for address in fixed:
+        try:
+            check_address(address, routes)
+        except OverlapError as err:
+            print(f"weft: warning: {err}", file=sys.stderr)
+
+
+def _locate(container: str, netns: str | None, pid: int | None) -> tuple[str, dict[str, Any]]:
+    from cni.names import check_container_id
+    from control.cli.containers import find
+
+    if netns is not None and pid is not None:
+        raise ConfigError("--pid: --netns says it already; give one of them")
+    if netns is not None:
+        return check_container_id(container), {"netns": netns}
+    if pid is not None:
+        return check_container_id(container), {"pid": pid}
+    found = find(container)
+    return found.ident, {"netns": found.netns}
+
+
+def _attached(http_addr: str, text: str) -> str:
+    """The id of an attached container from its id, the beginning of it, or its name."""
+    from cni.names import check_container_id
+    from control.cli.client import change_json
+    from control.cli.containers import find
+
+    check_container_id(text)
+    known: set[str] = {
+        row["Container"] for row in change_json(http_addr, "GET", "/attach")["Attachments"]
+    }
+    if text in known:
+        return text
+    begins = [each for each in known if each.startswith(text)]
+    if len(begins) == 1:
+        return begins[0]
+    if len(begins) > 1:
+        raise ConfigError(f'detach: "{text}" is the beginning of {len(begins)} ids; give more')
+    try:
+        found = find(text)
+    except ConfigError:
+        return text  # it is not attached, or it is gone and we never knew: the node says
+    return found.ident
+
+
+def _is_one_of(container: str, texts: list[str]) -> bool:
+    return any(container.startswith(text) for text in texts)
+
+
+def _path(container: str) -> str:
+    return f"/attach/{container}"
+
+
+def _print(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found, indent=4))
+    elif found:
+        print(" ".join(cidr.partition("/")[0] for cidr in found))

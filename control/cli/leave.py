@@ -1,0 +1,134 @@
+"""Commands with which a host leaves: drain, reset.
+
+Source of truth: node specification 7 and 10, ipam specification 9.4.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from base.errors import ConfigError
+from control.cli import options as opt
+from control.cli.ipam import explained
+
+app = typer.Typer()
+
+#: For the news to reach others before we are gone, as the original waits.
+GOSSIP_S: Final = 0.5
+_HAND_OVER_TIMEOUT_S: Final = 20.0
+#: Of the bridge itself: goes with the host, keeps nobody.
+_EXPOSE: Final = "weave:expose"
+
+_DRAIN = """
+Hand this host's addresses over to another router and give out no more; the node goes on otherwise.
+
+Refused while containers have addresses here: detach them first, or give --force and their addresses
+may be given out again elsewhere. A restart of the node ends it.
+
+Examples:
+
+  weft drain
+
+  weft drain --force
+"""
+
+_RESET = """
+Take this host out of the network for good: hand its addresses over, stop the node, remove its state
+and everything it made on the host. Containers lose their connection.
+
+With --force also when the node is not running: its addresses then stay with its old name, until
+weft rmpeer is run elsewhere.
+
+Examples:
+
+  weft reset
+
+  weft reset --force
+"""
+
+_Force = Annotated[bool, typer.Option("--force", help="Go on where that is dangerous; see above.")]
+
+
+@app.command(help=_DRAIN)
+def drain(
+    force: _Force = False,
+    as_json: opt.AsJson = False,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Hand over this host's addresses."""
+    import json
+
+    from control.cli.client import AnswerError, check, delete, get
+
+    try:
+        answer = get(http_addr, "/ip", "application/json")
+        check(answer)
+        owned: list[dict[str, Any]] = answer.json()["owned"] or []
+        holders = [each["containerid"] for each in owned if each["containerid"] != _EXPOSE]
+        if holders and not force:
+            shown = ", ".join(holders[:3]) + (", ..." if len(holders) > 3 else "")
+            raise ConfigError(
+                f"drain: {len(holders)} still have addresses here ({shown}); detach them first, "
+                "or give --force"
+            )
+        delete(http_addr, "/peer", timeout_s=_HAND_OVER_TIMEOUT_S)
+    except AnswerError as err:
+        raise explained("drain", err) from err
+    if as_json:
+        print(json.dumps({"Drained": True, "Abandoned": holders}))
+
+
+@app.command(help=_RESET)
+def reset(
+    *,
+    force: _Force = False,
+    db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
+    bridge: opt.Bridge = "weave",
+    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
+    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
+) -> None:
+    """Leave for good."""
+    from control.cli.stop import stop
+    from control.host.reset import clean
+    from control.state import StateInUseError, remove_state
+
+    handed_over = _hand_over(http_addr, force)
+    if handed_over:
+        time.sleep(GOSSIP_S)
+    stop(control_socket, _say)
+    try:
+        remove_state(db_prefix)
+    except StateInUseError as err:
+        done = "addresses were handed over; now " if handed_over else ""
+        raise ConfigError(
+            f"reset: {done}stop the node, which weft launch did not start, and run "
+            "weft reset --force"
+        ) from err
+    clean(bridge)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _hand_over(http_addr: str, force: bool) -> bool:
+    from control.cli.client import AnswerError, NodeUnreachableError, delete
+
+    try:
+        delete(http_addr, "/peer", timeout_s=_HAND_OVER_TIMEOUT_S)
+    except NodeUnreachableError as err:
+        if not force:
+            raise ConfigError(
+                f"reset: {err}; or reset --force, which hands no addresses over"
+            ) from err
+        return False
+    except AnswerError as err:
+        if not force:
+            raise explained("reset", err) from err
+        _say(f"weft: addresses were not handed over: {err}")
+        return False
+    return True

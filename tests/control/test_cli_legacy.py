@@ -1,0 +1,64 @@
+"""Options of the original: which are dropped with a word, which end the command with a hint."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import ConfigError
+from control.cli.legacy import IGNORED, REJECTED, strip_legacy
+from tests.control.processes import weft
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "warned"),
+    [
+        (["--no-fastdp", "host1"], ["host1"], 1),
+        (["--datapath", "dp", "host1"], ["host1"], 1),
+        (["--datapath=dp", "host1"], ["host1"], 1),
+        (["--docker-api", "--resume"], ["--resume"], 1),
+        (["--profile"], [], 1),
+        (["--name", "a", "--", "--no-fastdp"], ["--name", "a", "--", "--no-fastdp"], 0),
+        (["--no-dns", "--dns-domain=x.", "--no-restart"], [], 3),
+    ],
+)
+def test_ignored_options_take_their_value_along(
+    given: list[str], kept: list[str], warned: int
+) -> None:
+    left, warnings = strip_legacy(given)
+    assert left == kept
+    assert len(warnings) == warned
+    assert all("has no effect: " in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("option", sorted(REJECTED))
+def test_rejected_options_come_with_a_hint(option: str) -> None:
+    for arguments in ([option], ["host1", f"{option}=x"], [option, "x"]):
+        with pytest.raises(ConfigError, match=f"^{option}: .*;"):
+            strip_legacy(arguments)
+
+
+@given(st.lists(st.sampled_from([*IGNORED, "--", "a", "--name", "--x=y", "-"])))
+def test_nothing_else_is_lost(arguments: list[str]) -> None:
+    kept, _ = strip_legacy(arguments)
+    rest = iter(arguments)
+    assert all(any(one == other for other in rest) for one in kept)
+    assert [one for one in arguments if one in ("--name", "--x=y")] == [
+        one for one in kept if one in ("--name", "--x=y")
+    ]
+
+
+def test_on_the_command_line(tmp_path: object) -> None:
+    done = weft("launch", "--no-fastdp", "--plugin")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "weft: --plugin: there is no Docker network plugin; attach containers with weft attach\n"
+    )
+    done = weft("launch", "--print-peer-name", "--no-fastdp", "--db-prefix", f"{tmp_path}/weft-")
+    assert done.returncode == 0
+    assert done.stderr.startswith("weft: --no-fastdp has no effect: there is no Open vSwitch here")
+    assert done.stderr.count("\n") == 1
+    again = weft("control", "--print-peer-name", "--db-prefix", f"{tmp_path}/weft-")
+    assert again.stdout == done.stdout
+    assert len(done.stdout) == 18
