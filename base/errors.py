@@ -86,6 +86,20 @@ class NetlinkError(PlatformError):
     """A link, address or route operation failed."""
 
 
+class CniError(WeftError):
+    """What a CNI plugin tells its runtime instead of a result; see :mod:`cni.codes`.
+
+    ``code`` is the CNI specification's or one of ours, ``message`` one line, ``details`` as long as
+    it has to be.
+    """
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        super().__init__(f"{message}: {details}" if details else message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
 class NftError(PlatformError):
     """A transaction or listing of the packet filter failed; nothing of it was carried out."""
 

@@ -1,7 +1,7 @@
 """``python -m bench [PART]...``: run benchmarks, keep and print results.
 
-Parts: stages, mesh, ciphers, ipam, attach, system; all of them run when none is named. A part that
-is left out is taken from the last run if it is there.
+Parts: stages, mesh, ciphers, ipam, attach, startup, system; all of them run when none is named. A
+part that is left out is taken from the last run if it is there.
 Exit codes: 0 measured (whatever the verdicts), 1 something could not be measured.
 """
 
@@ -29,6 +29,7 @@ from bench.figures import (
     add_ipam,
     add_mesh,
     add_stages,
+    add_startup,
     add_system,
 )
 from bench.ipam.run import IpamResult
@@ -36,12 +37,14 @@ from bench.ipam.run import run as run_ipam
 from bench.mesh import scale
 from bench.mesh.node_cost import measure_all
 from bench.mesh.result import MeshResult
+from bench.startup.run import StartupResult
+from bench.startup.run import run as run_startup
 from bench.system.ciphers import CipherResult
 from bench.system.ciphers import run as run_ciphers
 from bench.system.run import SystemResult
 from bench.system.run import run as run_system
 
-PARTS = ("stages", "mesh", "ciphers", "ipam", "attach", "system")
+PARTS = ("stages", "mesh", "ciphers", "ipam", "attach", "startup", "system")
 #: More than this, before anything was started, and results are marked as doubtful.
 BUSY_PERCENT = 10.0
 BUILD = environment.ROOT / "build" / "bench"
@@ -128,6 +131,17 @@ def measure_attach(file: Path) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
 
 
+def measure_startup(file: Path) -> None:
+    """Run bench/startup.
+
+    Raises:
+        WeftError: it cannot run here, or a plugin failed.
+    """
+    print("startup: CNI plugins beside the reference's", flush=True)
+    result = anyio.run(run_startup)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
 def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
     """The flat object of summary.json."""
     flat: dict[str, Any] = dict(figures.values)
@@ -158,6 +172,7 @@ _MEASURE = {
     "ciphers": measure_ciphers,
     "ipam": measure_ipam,
     "attach": measure_attach,
+    "startup": measure_startup,
     "system": measure_system,
 }
 
@@ -196,6 +211,8 @@ def main(parts: list[str]) -> None:
         add_ipam(figures, ipam)
     if (attach := read_result("attach", AttachResult)) is not None:
         add_attach(figures, attach)
+    if (startup := read_result("startup", StartupResult)) is not None:
+        add_startup(figures, startup)
     flat = summary(figures, system)
     flat["busy_before_percent"] = round(busy_percent, 1)
     text = msgspec.json.format(msgspec.json.encode(flat))

@@ -15,6 +15,7 @@ import msgspec
 from bench.attach.run import AttachResult
 from bench.ipam.run import IpamResult
 from bench.mesh.result import MeshResult
+from bench.startup.run import StartupResult
 from bench.system.ciphers import CipherResult
 from bench.system.run import SystemResult
 
@@ -81,6 +82,12 @@ GOALS = (
         digits=0,
         unit="/s",
     ),
+    Goal("stub_ms", "CNI stub alone", 5, 2, at_least=False, unit="ms"),
+    Goal("add_median_ms", "CNI ADD, median", 40, 15, at_least=False, digits=1, unit="ms"),
+    Goal("add_p99_ms", "CNI ADD, 99th percentile", 120, 40, at_least=False, digits=1, unit="ms"),
+    Goal("add_over_bridge", "CNI ADD ÷ bridge + host-local", 4, 1.5, at_least=False),
+    Goal("hostlocal_over_reference", "host-local ÷ the reference's", 3, 1, at_least=False),
+    Goal("add_200_s", "200 pods at once", 12, 4, at_least=False, digits=1, unit="s"),
     Goal("full_range_s", "a whole /12 allocated", 120, 40, at_least=False, digits=1, unit="s"),
     Goal("full_range_rss_mb", "RSS after it", 400, 150, at_least=False, digits=0, unit="MB"),
     Goal("merge_1000_ms", "gossip of a ring of 1,000", 50, 10, at_least=False, digits=1, unit="ms"),
@@ -274,6 +281,37 @@ def add_attach(figures: Figures, result: AttachResult) -> None:
 
 def _pooled(rounds: list[list[float]]) -> float:
     return statistics.median(value for one in rounds for value in one)
+
+
+def add_startup(figures: Figures, result: StartupResult) -> None:
+    """Figures of a pod's start. A round's value is its median call."""
+    rounds = {
+        "stub": result.stub,
+        "add": result.add,
+        "bridge": result.bridge,
+        "hostlocal": result.host_local,
+        "reference_hostlocal": result.reference_host_local,
+    }
+    medians = {name: [statistics.median(one) for one in calls] for name, calls in rounds.items()}
+    for name, key in (
+        ("stub", "stub_ms"),
+        ("add", "add_median_ms"),
+        ("bridge", "bridge_add_median_ms"),
+        ("hostlocal", "hostlocal_add_median_ms"),
+        ("reference_hostlocal", "reference_hostlocal_add_median_ms"),
+    ):
+        in_ms = [value * 1e3 for value in medians[name]]
+        figures.put(key, statistics.median(in_ms), in_ms)
+    calls = sorted(value for one in result.add for value in one)
+    figures.put("add_p99_ms", calls[int(len(calls) * 0.99) - 1] * 1e3)
+    _ratio(figures, "add_over_bridge", medians["add"], medians["bridge"])
+    _ratio(
+        figures,
+        "hostlocal_over_reference",
+        medians["hostlocal"],
+        medians["reference_hostlocal"],
+    )
+    figures.put(f"add_{result.many}_s", result.many_s)
 
 
 def _seconds(found: list[Benchmark], parameter: str, amount: int) -> dict[int, float]:

@@ -61,6 +61,8 @@ class AttachmentBook:
         self.attaching = Durations()
         self.detaching = Durations()
         self.watchers: list[Callable[[Members], None]] = []
+        #: Whether somebody else has addresses allocated under an ident.
+        self.taken_elsewhere: Callable[[str], bool] = lambda _: False
         self._busy: dict[str, _Busy] = {}
         self._limiter = anyio.CapacityLimiter(CONCURRENCY)
 
@@ -108,7 +110,9 @@ class AttachmentBook:
     def new_ident(self, container: str, ifname: str) -> str:
         """Under what the addresses of another interface of a container are allocated."""
         known = (*self.records.values(), *self.pending.values())
-        taken = any(record.ident == container for record in known)
+        taken = self.taken_elsewhere(container) or any(
+            record.ident == container for record in known
+        )
         return f"{container}:{ifname}" if taken else container
 
     async def held(self, ident: str) -> tuple[Interface, ...]:

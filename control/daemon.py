@@ -16,19 +16,24 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import SocketListener
+from anyio.abc import SocketListener, TaskGroup
 
 from base.errors import WeftError
 from base.ipc import RouterReport
 from base.sdnotify import Notifier
+from cni.codes import Code
 from control.api.app import Tenants, build_app, build_metrics_app, build_status_app
 from control.api.attach import ContainerHost
 from control.api.server import ApiServer
+from control.cni.exposure import HostExposure
+from control.cni.readiness import cni_problem
+from control.cni.service import CNI_SOCKET, CniService, CniSettings
 from control.http_addr import listen_all
-from control.ipam_addresses import owned_by
+from control.ipam_addresses import IpamAddresses, owned_by
 from control.link import LinkServer, RouterUnavailableError
 from control.node import NodeView
 from control.parts import ControlOptions, Parts
@@ -67,6 +72,7 @@ async def _run(options: ControlOptions) -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(daemon.link.serve, listener)
             await parts.start(tasks)
+            await _start_cni(options, daemon, held, tasks)
             api_done = anyio.Event()
             tasks.start_soon(_serve_api, servers, api_done)
             await tasks.start(daemon.service.run)
@@ -82,6 +88,26 @@ async def _run(options: ControlOptions) -> None:
                 await api_done.wait()
             tasks.cancel_scope.cancel()
         daemon.service.stopped()
+
+
+async def _start_cni(
+    options: ControlOptions, daemon: _Daemon, held: contextlib.ExitStack, tasks: TaskGroup
+) -> None:
+    """The socket that container runtimes' plugins come to; not with a peers file."""
+    if daemon.containers is None:
+        return
+    settings = CniSettings(
+        options.control_socket.with_name(CNI_SOCKET), Path(options.db_prefix).parent
+    )
+    cni = CniService(
+        settings,
+        daemon.containers.attachments,
+        None if daemon.ipam is None else IpamAddresses(daemon.ipam),
+        None if daemon.host is None else HostExposure(daemon.host, options.bridge),
+        daemon.cni_problem,
+    )
+    held.callback(cni.close)
+    await tasks.start(cni.run)
 
 
 def _servers(
@@ -167,6 +193,12 @@ class _Daemon:
         self.notifier.reloading()
         self.service.reload()
         self.announce()
+
+    def cni_problem(self) -> tuple[Code, str] | None:
+        """What keeps this node from serving containers."""
+        view = None if self.ipam is None else self.ipam.view()
+        membership = self.service.membership(self.link.core.snapshot, None)
+        return cni_problem(self.link.core.ready is not None, view, membership)
 
     async def observe(self, macs_max: int) -> NodeView:
         """A picture of the node for the API."""

@@ -78,6 +78,10 @@ class StateInUseError(ConfigError):
     """Another process has the file open."""
 
 
+class StateWriteError(ConfigError):
+    """The disk did not take a change (full, read-only), and it was undone."""
+
+
 class StateStore:
     """An open state file. Methods may be called from any thread; one waits for another."""
 
@@ -198,7 +202,7 @@ class StateStore:
         """One transaction of the caller's statements, on the disk at its end, or undone.
 
         Raises:
-            ConfigError: it could not be made durable, and was undone.
+            StateWriteError: it could not be made durable, and was undone.
         """
         with self._lock:
             try:
@@ -206,7 +210,7 @@ class StateStore:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.Error as err:
-                raise ConfigError(f"--db-prefix: cannot write {self.path}: {err}") from err
+                raise StateWriteError(f"--db-prefix: cannot write {self.path}: {err}") from err
             finally:
                 if self._connection.in_transaction:
                     with suppress(sqlite3.Error):  # it has told already what is wrong

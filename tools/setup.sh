@@ -28,8 +28,10 @@ flock 9
 # ---- Debian packages ----------------------------------------------------------------------------
 packages=(python3 python3-venv python3-dev gcc libc6-dev make libsodium-dev libssl-dev)
 case $target in
-demo | bench) packages+=(iproute2 iputils-ping iperf3 ethtool nftables) ;;
-test) packages+=(git iproute2 iputils-ping iperf3 ethtool iptables nftables tcpdump procps clang) ;;
+demo) packages+=(iproute2 iputils-ping iperf3 ethtool nftables) ;;
+bench) packages+=(iproute2 iputils-ping iperf3 ethtool nftables containernetworking-plugins) ;;
+test) packages+=(git iproute2 iputils-ping iperf3 ethtool iptables nftables tcpdump procps clang
+    containernetworking-plugins containerd podman runc) ;;
 lint) ;;
 *) die "unknown target $target" ;;
 esac
@@ -144,4 +146,12 @@ if [[ $target == test ]]; then
         WEFT_SANITIZE=address,undefined .venv/bin/python native/build.py
         echo "$native" >build/sanitize/.weft-native
     fi
+fi
+
+# ---- the executable that a container runtime calls ------------------------------------------------
+stub=$(find cni/stub -name '*.[ch]' -o -path cni/stub/build.py | LC_ALL=C sort | digest stub)
+if ! stamp_is build/.weft-stub "$stub" || [[ ! -x cni/stub/weft-cni ]]; then
+    say "building cni/stub/weft-cni"
+    .venv/bin/python cni/stub/build.py
+    echo "$stub" >build/.weft-stub
 fi

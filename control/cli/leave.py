@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -92,6 +93,7 @@ def reset(
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
 ) -> None:
     """Leave for good."""
+    from cni.install import remove_records
     from control.cli.stop import stop
     from control.host.reset import clean
     from control.state import StateInUseError, remove_state
@@ -102,6 +104,7 @@ def reset(
     stop(control_socket, _say)
     try:
         remove_state(db_prefix)
+        remove_records(Path(db_prefix).parent)
     except StateInUseError as err:
         done = "addresses were handed over; now " if handed_over else ""
         raise ConfigError(

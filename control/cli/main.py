@@ -17,7 +17,7 @@ import typer
 
 from base import log
 from base.errors import ConfigError, WeftError
-from control.cli import attach, host, ipam, leave, node
+from control.cli import attach, cni, host, ipam, leave, node
 from control.cli import options as opt
 from control.cli.commands import (
     ControlCommand,
@@ -321,6 +321,7 @@ app.add_typer(ipam.app)
 app.add_typer(leave.app)
 app.add_typer(host.app)
 app.add_typer(attach.app)
+app.add_typer(cni.app)
 
 
 @app.command()

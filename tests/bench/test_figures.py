@@ -17,6 +17,7 @@ from bench.figures import (
     add_ipam,
     add_mesh,
     add_stages,
+    add_startup,
     add_system,
     stage_table,
 )
@@ -25,6 +26,7 @@ from bench.ipam.disk import Disk
 from bench.ipam.full_range import FullRange
 from bench.ipam.run import IpamResult, Load
 from bench.mesh.result import MeshResult, NodeCost, Scale, Stable
+from bench.startup.run import StartupResult
 from bench.system.ciphers import CipherResult
 from bench.system.run import Idle, SystemResult
 
@@ -138,6 +140,20 @@ def test_attachments_are_pooled_and_compared_by_rounds() -> None:
     assert list(figures.spread["attach_over_ip"]) == pytest.approx([2, 4])
     assert "attach_over_bridge_plugin" not in figures.values
     assert figures.verdict(goal("attach_median_ms")) == "aim"
+
+
+def test_startup_figures() -> None:
+    figures = Figures()
+    rounds = [[0.01, 0.02, 0.03], [0.03, 0.04, 0.05]]
+    half = [[value / 2 for value in one] for one in rounds]
+    add_startup(figures, StartupResult([[0.001], [0.002]], rounds, half, half, rounds, 3.5, 200))
+    assert figures.values["stub_ms"] == pytest.approx(1.5)
+    assert figures.values["add_median_ms"] == pytest.approx(30)
+    assert figures.values["add_p99_ms"] == pytest.approx(40)
+    assert figures.values["add_over_bridge"] == pytest.approx(2)
+    assert figures.values["hostlocal_over_reference"] == pytest.approx(0.5)
+    assert figures.values["add_200_s"] == pytest.approx(3.5)
+    assert figures.verdict(goal("add_over_bridge")) == "reach"
 
 
 def test_verdicts() -> None:

@@ -1,0 +1,1 @@
+"""CNI calls as a runtime makes them, against a real service."""

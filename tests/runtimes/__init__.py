@@ -1,0 +1,1 @@
+"""Real container runtimes on lab hosts, with our plugins installed as a user would."""
