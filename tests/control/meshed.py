@@ -47,7 +47,8 @@ class Member(Running):
         argv += ["--db-prefix", f"{folder}/{number}-", "--http-addr", str(self.api)]
         # several on one host, which is the developer's: nothing of it is touched
         argv += ["--no-packet-filter", "--weave-bridge", f"weave{number}"]
-        argv += ["--control-socket", str(folder / f"router{number}.sock"), *more]
+        # the socket for CNI calls is beside it
+        argv += ["--control-socket", str(folder / f"run{number}" / "router.sock"), *more]
         super().__init__(folder, argv, **environ)
 
     def until_ready(self) -> None:

@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 from tests.control.meshed import Member, free_port
 from tests.control.processes import ROOT, until
 
+#: Whole processes, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(240)
+
 _ALONE = ("--ipalloc-init", "consensus=1", "--ipalloc-range", "10.32.0.0/16")
 
 
@@ -336,9 +339,6 @@ _SMALL_RANGE = """
 import sys, anyio
 from bench.ipam.full_range import allocate_all
 from control.state import StateStore
-
-#: Whole processes, on a machine that may be busy.
-pytestmark = pytest.mark.timeout(240)
 with StateStore.open(sys.argv[1] + "/weft-") as store:
     result = anyio.run(allocate_all, store, "10.32.0.0/22")
 print(result.addresses, result.commits)
