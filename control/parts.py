@@ -78,6 +78,7 @@ class ControlOptions:
     docker_bridge: str = ""
     pods_to_router: bool = False
     packet_filter: bool = True
+    legacy_veth_names: bool = False
     adopt: bool = False
 
 
@@ -104,7 +105,9 @@ class Parts:
         )
         settings = _host_settings(options)
         mesh, store, name = _mesh(options, held)
-        containers = AttachmentService(store, options.bridge)
+        containers = AttachmentService(
+            store, options.bridge, legacy_names=options.legacy_veth_names
+        )
         held.callback(containers.close)
         if allocation is None:
             return cls(mesh, None, containers, HostService(settings))

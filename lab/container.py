@@ -23,10 +23,7 @@ _SERVER_START_TIMEOUT_S = 5.0
 
 
 class Container(Node):
-    """``interface`` here is ``port`` on the host; addresses are without prefix length.
-
-    What ``weft attach`` chose is empty: ``port``, ``mac``, ``ipv6``.
-    """
+    """``interface`` here is ``port`` on the host; addresses are without prefix length."""
 
     interface = "eth0"
 
@@ -36,14 +33,12 @@ class Container(Node):
         namespace: Namespace,
         *,
         host: Host,
-        port: str = "",
-        mac: str = "",
-        ipv4: str = "",
-        ipv6: str = "",
+        port: str,
+        mac: str,
+        ipv4: str,
+        ipv6: str,
     ) -> None:
         super().__init__(namespaces, namespace)
-        #: The process that stands for one that ``weft attach`` has attached.
-        self.pause: Process | None = None
         self.host = host
         self.port = port
         self.mac = mac

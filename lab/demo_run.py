@@ -171,7 +171,9 @@ async def _run(options: Options) -> Findings:
             division_s = await demo_addresses.divide(lab)
             step("attach containers")
             for host in lab.hosts:
-                await host.start_container(plan.container_name(host.index, 1, 1))
+                guest = lab.new_guest(host, plan.container_name(host.index, 1, 1))
+                await guest.attach()
+                host.containers.append(guest)
             try:
                 await lab.wait_connected()
             except CommandError as err:

@@ -163,26 +163,6 @@ class Host(Node):
             self.ip(f"link set {container.port} master {bridge} up")
             container.set_mtu(mtu)
 
-    async def start_container(self, name: str, *specs: str) -> Container:
-        """A container as users have them: ``weft attach`` gives it interface and addresses.
-
-        ``specs`` as for the command; none: one address of the default subnet.
-
-        Raises:
-            CommandError: it could not be attached.
-        """
-        namespace = self.namespaces.create(name)
-        container = Container(self.namespaces, namespace, host=self)
-        container.ip("link set lo up")
-        container.pause = container.spawn("sleep", "infinity")
-        said = await self.weft_command(
-            *("attach", "--http-addr", self.http_socket, "--name", container.interface),
-            *("--pid", str(container.pause.inner_pid), *specs, name),
-        )
-        container.ipv4 = said.split()[0]
-        self.containers.append(container)
-        return container
-
     async def addresses(self) -> dict[str, Any]:
         """``weft status ipam`` as a record.
 

@@ -13,7 +13,6 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 
@@ -74,19 +73,6 @@ class Process:
     def pid(self) -> int:
         """Process id as this process sees it (inside the lab it has another)."""
         return self._popen.pid
-
-    @property
-    def inner_pid(self) -> int:
-        """Process id as the lab's own processes see it.
-
-        Raises:
-            CommandError: it has ended.
-        """
-        with suppress(OSError):
-            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-                if line.startswith("NSpid:"):
-                    return int(line.split()[-1])
-        raise CommandError(f"it has ended: {self.describe()}")
 
     @property
     def returncode(self) -> int | None:

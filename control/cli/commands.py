@@ -74,6 +74,7 @@ class ControlCommand:
     docker_bridge: str
     pods_to_router: bool
     packet_filter: bool
+    legacy_veth_names: bool
     adopt: bool
     status_addr: str
     metrics_addr: str
@@ -117,6 +118,7 @@ def control_argv(options: ControlCommand) -> list[str]:
         "--expect-npc": options.expect_npc,
         "--allow-pods-to-router": options.pods_to_router,
         "--no-packet-filter": not options.packet_filter,
+        "--legacy-veth-names": options.legacy_veth_names,
         "--adopt": options.adopt,
     }
     return [

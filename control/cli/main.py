@@ -119,6 +119,7 @@ def launch(
     docker_bridge: opt.DockerBridge = "",
     allow_pods_to_router: opt.PodsToRouter = False,
     no_packet_filter: opt.NoPacketFilter = False,
+    legacy_veth_names: opt.LegacyVethNames = False,
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
     port: opt.Port = opt.DEFAULT_PORT,
@@ -166,6 +167,7 @@ def launch(
             docker_bridge=docker_bridge,
             pods_to_router=allow_pods_to_router,
             packet_filter=not no_packet_filter,
+            legacy_veth_names=legacy_veth_names,
             adopt=adopt,
             status_addr=status_addr,
             metrics_addr=metrics_addr,
@@ -219,6 +221,7 @@ def control(
     docker_bridge: opt.DockerBridge = "",
     allow_pods_to_router: opt.PodsToRouter = False,
     no_packet_filter: opt.NoPacketFilter = False,
+    legacy_veth_names: opt.LegacyVethNames = False,
     adopt: opt.Adopt = False,
     bridge: opt.Bridge = "weave",
     host: opt.Host = "",
@@ -267,6 +270,7 @@ def control(
         docker_bridge=docker_bridge,
         pods_to_router=allow_pods_to_router,
         packet_filter=not no_packet_filter,
+        legacy_veth_names=legacy_veth_names,
         adopt=adopt,
     )
     anyio.run(run, options, backend_options={"use_uvloop": True})

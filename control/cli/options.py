@@ -364,6 +364,15 @@ PodsToRouter = Annotated[
         rich_help_panel=_HOST,
     ),
 ]
+LegacyVethNames = Annotated[
+    bool,
+    typer.Option(
+        "--legacy-veth-names",
+        help="Name the host's ends of containers' links after the first 7 characters of their ids, "
+        "as old scripts expect: such ids must differ there.",
+        rich_help_panel=_HOST,
+    ),
+]
 NoPacketFilter = Annotated[
     bool,
     typer.Option(

@@ -133,3 +133,11 @@ async def _waits(host: Host) -> bool:
 
 async def _lists(host: Host, wanted: str) -> bool:
     return await host.ask_weft("ps") == wanted
+
+
+async def test_host_ends_are_named_as_old_scripts_expect() -> None:
+    async with Lab(1) as lab:
+        (host,) = lab.hosts
+        await host.start_weft("--ipalloc-init", "consensus=1", "--legacy-veth-names", peers=[])
+        await lab.new_guest(host, "0123456789abcdef").attach()
+        assert "vethwepl0123456" in host.ports()
