@@ -34,14 +34,18 @@ def alone(tmp_path: Path) -> Iterator[Member]:
 
 
 async def _crowd(member: Member, count: int, kill_after: int | None) -> dict[str, str]:
-    """What ``count`` clients at once were given; the process is killed after so many answers."""
+    """What ``count`` clients were given; the process is killed after so many answers.
+
+    So many at once that they share commits, and so few that not all are answered before the kill.
+    """
     given: dict[str, str] = {}
+    at_once = anyio.Semaphore(128)
 
     async def ask(number: int) -> None:
         ident = f"c{number}"
         answer = b""
         try:
-            async with await anyio.connect_unix(member.api) as stream:
+            async with at_once, await anyio.connect_unix(member.api) as stream:
                 await stream.send(f"POST /ip/{ident} HTTP/1.0\r\n\r\n".encode())
                 while True:
                     answer += await stream.receive()
