@@ -36,7 +36,8 @@ class PeerBook:
         before = self.known
         self.known = {int(one.name): one for one in peers if int(one.name) != self.peer}
         for peer in (before.keys() - self.known.keys()) & owners:
-            self._told.setdefault(peer, before[peer].nick)
+            if not self._told.get(peer) or before[peer].nick:
+                self._told[peer] = before[peer].nick
 
     def learn(self, nicknames: Mapping[int, str]) -> bool:
         """Nicknames of a peer's gossip; true if there was news."""
@@ -44,6 +45,8 @@ class PeerBook:
         for peer, nick in nicknames.items():
             if peer in (0, self.peer) or self._told.get(peer) == nick:
                 continue
+            if not nick and self._told.get(peer):
+                continue  # they only know that there is such a peer
             if peer in self._told or len(self._told) < _NICKS_MAX:
                 printable = nick if nick.isprintable() else ascii(nick)[1:-1]
                 news |= self._told.get(peer) != printable
@@ -61,7 +64,7 @@ class PeerBook:
         if peer == self.peer:
             return self._nick
         found = self.known.get(peer)
-        return found.nick if found is not None else self._told.get(peer, "")
+        return (found.nick if found is not None else "") or self._told.get(peer, "")
 
     def nicknames(self) -> dict[int, str]:
         """All that take part, for our gossip."""

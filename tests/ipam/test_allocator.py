@@ -414,6 +414,22 @@ def test_an_ambiguous_nickname_is_refused() -> None:
     assert "several peers" in said(one.ask("take_over", "host9"))
 
 
+@pytest.mark.parametrize(
+    "order", [("gone", "empty"), ("empty", "gone"), ("empty", "gone", "empty")]
+)
+def test_a_dead_owner_is_removed_by_its_nickname(order: tuple[str, ...]) -> None:
+    """Whatever a peer that knows no more than its name says of it meanwhile."""
+    cluster = Cluster(2, mode=Mode.SEED, seeds=(name_of(1), name_of(2)))
+    one = cluster.hosts[0]
+    for step in order.split():
+        if step == "gone":
+            cluster.lose(2)
+        else:
+            unnamed = GossipState(1, {int(name_of(2)): ""}, {})
+            one.core.on_gossip(wire.encode_state(unnamed), cluster.now)
+    assert said(one.ask("take_over", "host2")) == "32"
+
+
 def test_nicknames_of_the_topology_win() -> None:
     cluster = Cluster(3)
     one = cluster.hosts[0]
