@@ -89,6 +89,8 @@ async def test_335_what_a_dead_node_owned_is_free_on_all_soon() -> None:
         options = ("--ipalloc-range", "10.32.0.0/24", *seeds(lab.hosts))
         await lab.start_weft(*options, mesh=True, connect_timeout_s=None)
         await until_one_ring(lab.hosts)
+        for host in lab.hosts:  # with seeds there is a ring before anybody has met
+            await host.wait_established(2, PATIENCE_S)
         dead = third.peer_name
         lost = (await shares(first))[dead]
         assert lost > 0
