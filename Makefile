@@ -32,5 +32,5 @@ lint:
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
-	rm -rf bench/results native/_datapath*.so native/_datapath.c native/_datapath.o native/fuzz/bin
+	rm -rf bench/results native/_datapath*.so native/_datapath.c native/_datapath.o native/fuzz/bin cni/stub/weft-cni
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
