@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -91,16 +92,18 @@ def _measure(folder: Path, rounds: int, count: int) -> AttachResult:
     return result
 
 
-class _Way:
+class _Way(ABC):
     """A way to attach the container of number ``number`` whose namespace is at ``path``."""
 
-    name = ""
+    name: str
 
+    @abstractmethod
     def attach(self, number: int, path: str) -> None:
-        raise NotImplementedError
+        """What is timed."""
 
+    @abstractmethod
     def detach(self, number: int, path: str) -> None:
-        raise NotImplementedError
+        """The reverse."""
 
 
 def _round(way: _Way, count: int) -> tuple[list[float], list[float]]:

@@ -1,10 +1,8 @@
 """Gratuitous ARP: whoever knew another MAC for this address learns ours at once.
 
-    0            6            12     14                22
-    | ff × 6     | own MAC    | 0806 | 0001 0800 06 04 | 0001 | own MAC, own IP, 0 × 6, own IP |
-
-Request form, sender and target both our own. A bridge port may not forward yet just after it came
-up, so one is not enough. Source of truth: node specification 6.1 step 6 and 14.8.
+The frame is that of :mod:`cni.announce`, which announces containers. A bridge port may not forward
+yet just after it came up, so one is not enough. Source of truth: node specification 6.1 step 6 and
+14.8.
 """
 
 from __future__ import annotations
@@ -19,20 +17,14 @@ import anyio
 import anyio.to_thread
 
 from base.log import kv
+from base.names import Mac
+from cni.announce import gratuitous_arp
 
 log = logging.getLogger(__name__)
 
 #: Seconds from the start.
 TIMES_S: Final = (0.001, 0.1, 1.0)
 _ETH_P_ARP: Final = 0x0806
-_BROADCAST: Final = b"\xff" * 6
-
-
-def arp_frame(mac: bytes, address: IPv4Address) -> bytes:
-    """The frame, 42 bytes. ``mac``: 6 bytes."""
-    head = _BROADCAST + mac + _ETH_P_ARP.to_bytes(2, "big")
-    kind = bytes.fromhex("0001080006040001")
-    return head + kind + mac + address.packed + bytes(6) + address.packed
 
 
 async def announce(interface: str, address: IPv4Address) -> None:
@@ -50,4 +42,4 @@ def _send(interface: str, address: IPv4Address) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((interface, _ETH_P_ARP))
         mac: bytes = raw.getsockname()[4]
-        raw.send(arp_frame(mac, address))
+        raw.send(gratuitous_arp(Mac(mac), address))
