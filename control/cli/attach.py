@@ -78,7 +78,8 @@ Examples:
 """
 
 _ATTACH_BRIDGE = """
-Join another bridge of this host to the network, as if by a cable. Again is the same.
+Join another bridge of this host to the network, as if by a cable. Again is the same. What crosses
+is not masqueraded, whatever the other bridge's owner has set up. weft reset takes it away.
 
 Examples:
 

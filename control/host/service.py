@@ -195,6 +195,8 @@ class HostService:
         try:
             rules = self._firewall.rules
             listing = await nft.list_table(ruleset.FAMILY, rules.table)
+            before = await anyio.to_thread.run_sync(bridges.read, self._settings.bridge)
+            self._firewall.preset(joined=before is not None and before.joined)
             plain = [str(each) for each in nft.elements(listing, ruleset.PLAIN_SET)]
             await self._exposer.adopt(plain)
             if self._settings.no_masq_local:
@@ -220,7 +222,9 @@ class HostService:
         while True:
             patience_s = float("inf")
             try:
-                index = await anyio.to_thread.run_sync(self._settle)
+                index, joined = await anyio.to_thread.run_sync(self._settle)
+                if joined != self._firewall.rules.joined:
+                    await self._firewall.change(joined=joined)
                 if index and not started:
                     await self._exposer.restore()
                     started = True
@@ -235,19 +239,21 @@ class HostService:
                 await anyio.sleep(_SETTLE_S)
                 await anyio.sleep_until(looked_at + _LOOK_S)
 
-    def _settle(self) -> int:
-        """Mend the settings; index of the bridge, 0 if there is none. Blocking."""
+    def _settle(self) -> tuple[int, bool]:
+        """Mend the settings; index of the bridge, 0 if there is none, and whether another bridge is
+        joined to it. Blocking.
+        """
         bridge = self._settings.bridge
         before = bridges.read(bridge)
         if before is None or before.kind != "bridge":
-            return 0
+            return 0, False
         if before.port_hairpin:
             log.warning(f'Hairpin mode enabled on "{bridges.PORT}"')  # noqa: G004  as the original
         changed = bridges.settle(bridge)
         if changed:
             self.bridge_changes += len(changed)
             log.info("bridge configured", extra=kv(reason=", ".join(changed)))
-        return before.index
+        return before.index, before.joined
 
     async def _follow_wishes(self) -> None:
         while True:
