@@ -25,21 +25,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from base.errors import NetlinkError, NftError, PlatformError
 from base.log import kv
+from base.names import Mac
+from cni.announce import Announcer, announcing_socket, gratuitous_arp
 from control.addresses import Addresses
 from control.host import bridge as bridges
 from control.host import nft, ruleset, weave_net
 from control.host.address_spec import AddressSpec
-from control.host.announce import announce
 from control.host.checks import warnings_of
 from control.host.expose import Exposer
 from control.host.firewall import Firewall, IdleFirewall
@@ -113,7 +115,7 @@ class HostService:
         self._firewall = firewall(settings.rules(), settings.backend)
         self._exposer = Exposer(settings.bridge, addresses, self._firewall, self._announce)
         self._owned = OwnedRanges()
-        self._tasks: TaskGroup | None = None
+        self._announcer = Announcer()
         self._wanted_ranges: list[tuple[int, int]] | None = None
         self._wanted_members: dict[str, tuple[IPv4Network, ...]] | None = None
         self._wishes = anyio.Event()
@@ -124,10 +126,9 @@ class HostService:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Install, watch and mend until cancelled. Never fails: see :meth:`view`."""
-        with LinkEvents() as links:
+        with closing(self._announcer), LinkEvents() as links:
             await self._adopt()
             async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
                 await tasks.start(self._firewall.run)
                 await self._remove_predecessor()
                 tasks.start_soon(self._follow_wishes)
@@ -271,5 +272,10 @@ class HostService:
                 log.error("packet filter not changed", extra=kv(err=str(err)))
 
     def _announce(self, interface: str, address: IPv4Interface) -> None:
-        if self._tasks is not None:
-            self._tasks.start_soon(announce, interface, address.ip)
+        try:
+            sock = announcing_socket(interface)
+        except NetlinkError as err:  # it went away, and with it whom to tell
+            log.debug("address not announced", extra=kv(addr=str(address), err=str(err)))
+            return
+        frame = gratuitous_arp(Mac(sock.getsockname()[4]), address.ip)
+        self._announcer.announce(interface, sock, [frame])
