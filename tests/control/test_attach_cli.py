@@ -281,3 +281,8 @@ def test_bridge_type_and_attach_bridge() -> None:
         assert weft("attach-bridge", "docker0") == (0, "", "")
     assert "vethwebldocker0" in links_here()
     assert "makes a loop" in weft("attach-bridge", "--weave-bridge", "docker0", "weave")[2]
+    make_bridge("weave2", "10.33.0.1/16")
+    code, _, error = weft("attach-bridge", "--weave-bridge", "weave2", "docker0")
+    assert code == 1
+    assert "vethwebldocker0 joins it to another network" in error
+    assert weft("attach-bridge", "docker0") == (0, "", "")
