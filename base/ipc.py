@@ -90,7 +90,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
 
     ``sealed`` says that neighbours to come may be encrypted, so that MTUs leave room for it.
 
-    Neighbours ``cut`` had a connection that ended without a word: their routers may still be there.
+    Neighbours ``cut`` had a connection that ended without a word: their routers may still be there,
+    whether there is a new connection already or not.
     ``young``: so may all that are not named, since this control has only just begun.
     """
 
@@ -110,7 +111,7 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     """Change from state ``seq - 1`` to ``seq``, applied as one.
 
     Peers and connections are upserted by name; routes, when not None, replace the whole table.
-    ``cut``: those of ``connections_gone`` that ended without a word.
+    ``cut``: as in a snapshot.
     """
 
     seq: int

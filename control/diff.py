@@ -31,7 +31,7 @@ def diff(old: Snapshot, new: Snapshot) -> Delta | None:
             if old_connections.get(name) != connection
         ),
         connections_gone=gone,
-        cut=tuple(name for name in gone if name in new.cut),
+        cut=tuple(name for name in old_connections if name in new.cut),
         unicast=None if old.unicast == new.unicast else new.unicast,
         broadcast=None if old.broadcast == new.broadcast else new.broadcast,
     )

@@ -213,7 +213,7 @@ class MeshLinks:
                 for source, via in self._broadcast
                 if source in names
             ),
-            cut=_octets(self._cut - near),
+            cut=_octets(self._cut),
             young=self.young,
         )
 

@@ -28,7 +28,10 @@ from base.log import kv
 
 log = logging.getLogger(__name__)
 
+#: From one dial to the next.
 RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+#: At most, while there is nobody: neighbours change to new keys as soon as control is back.
+ABSENT_S: Final = 0.2
 _BACKLOG_MAX: Final = 256
 
 
@@ -58,21 +61,25 @@ class ControlLink:
         with self._send, self._receive:
             try:
                 while True:
-                    if await self._dial(attempt):
-                        attempt = 0
-                    await anyio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                    pause_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+                    try:
+                        stream = await anyio.connect_unix(self._path)
+                    except OSError as err:
+                        pause_s = min(pause_s, ABSENT_S)
+                        if attempt == len(RETRY_S):
+                            log.warning(
+                                "control is not there", extra=kv(addr=self._path, err=str(err))
+                            )
+                    else:
+                        if await self._talk(stream):
+                            attempt, pause_s = 0, RETRY_S[0]
+                    await anyio.sleep(pause_s)
                     attempt += 1
             finally:
                 self._connected = False
 
-    async def _dial(self, attempt: int) -> bool:
+    async def _talk(self, stream: SocketStream) -> bool:
         """One connection, until it ends; whether control said anything that made sense."""
-        try:
-            stream = await anyio.connect_unix(self._path)
-        except OSError as err:
-            if attempt == len(RETRY_S):
-                log.warning("control is not there", extra=kv(addr=self._path, err=str(err)))
-            return False
         self._heard = False
         async with stream:
             await self._serve(stream)

@@ -4,10 +4,15 @@ When control is killed, its TCP connections end, but its router goes on, and so 
 need no control. Only routes would be lost until control is back, some seconds later. So of a
 connection that was cut, not closed, the datagram side is kept with the routes that led over it:
 
-- until control tells of a new connection to the same neighbour with a route over it, or GRACE_S;
+- for GRACE_S, until a new connection to the same neighbour is there;
+- the routes for GRACE_S, too: with the new connection they come, and go again for a second, as the
+  neighbour's own record of it arrives late;
 - for the first PREFERRED_S even if control knows a way round: in that time neighbours take each
-  other for the way to the one that was lost, and frames would go in circles;
-- after that, only where control knows no other way.
+  other for the way to the one that was lost, and frames would go in circles; and from the new
+  connection on, for the same reason;
+- otherwise only where control knows no other way.
+
+A new connection that is closed for a reason is not kept.
 
 The same holds on the other side: a control that has just begun names no connections, and all that
 its predecessor had made are kept.
@@ -71,11 +76,22 @@ class Grace:
         return min((end for end in ends if end > self._applied_at), default=None)
 
     def keep(self, names: Iterable[bytes], in_force: State, now: float) -> None:
-        """These neighbours' connections were lost, and had no end. Those kept already go on."""
+        """These neighbours' connections were lost, and had no end. Those kept already go on; but a
+        new one may have taken the place of what is kept, and be lost in its turn.
+        """
         for name in names:
-            connection = in_force.connections.get(name)
-            if connection is not None and name not in self._kept:
+            connection = in_force.connections[name]
+            if not self.is_kept(name, connection):
                 self._kept[name] = _kept(connection, in_force, now)
+
+    def drop(self, name: bytes) -> None:
+        """The neighbour's new connection was closed."""
+        self._kept.pop(name, None)
+
+    def is_kept(self, name: bytes, connection: Connection) -> bool:
+        """Whether this connection is in force only because it is kept."""
+        kept = self._kept.get(name)
+        return kept is not None and kept.connection is connection
 
     def clear(self) -> None:
         """Keep nothing."""
@@ -84,20 +100,17 @@ class Grace:
     def apply(self, wanted: State, now: float) -> State:
         """What control wants, and what is kept beside it."""
         self._applied_at = now
-        routed = {route.dst for route in wanted.unicast}
+        via = {route.dst: route.via for route in wanted.unicast}
         for name, kept in list(self._kept.items()):
-            back = name in wanted.connections and name in routed
-            if back or now >= kept.since + GRACE_S:
+            if now >= kept.since + GRACE_S:
                 del self._kept[name]
         if not self._kept:
             return wanted
         known, connections = dict(wanted.known), dict(wanted.connections)
-        via = {route.dst: route.via for route in wanted.unicast}
+        routed = set(via)
         for name, kept in sorted(self._kept.items()):
-            lost = name not in wanted.connections
-            if lost:
-                connections[name] = kept.connection
-            if lost and now < kept.since + PREFERRED_S:
+            again = connections.setdefault(name, kept.connection) is not kept.connection
+            if again or now < kept.since + PREFERRED_S:
                 via[name] = name
             for peer in kept.reached:
                 known.setdefault(peer.name, peer)

@@ -179,8 +179,10 @@ class PeerTable:
             self._grace.clear()  # there is no room for courtesies
             self._install(self._wanted)
             self._check_room(wanted)
-        lost = [name for name in cut if name not in wanted.connections]
-        self._grace.keep(lost, self._in_force, now)
+        lost = self._lost(wanted)
+        for name in lost - set(cut):
+            self._grace.drop(name)
+        self._grace.keep(lost & set(cut), self._in_force, now)
         state = self._grace.apply(wanted, now)
         try:
             self._check_room(state)
@@ -191,6 +193,15 @@ class PeerTable:
         self._wanted = wanted
         self.seq = seq
         return changed
+
+    def _lost(self, wanted: State) -> set[bytes]:
+        """Neighbours whose connection in force is not wanted any more, but those kept."""
+        return {
+            name
+            for name, before in self._in_force.connections.items()
+            if ((after := wanted.connections.get(name)) is None or after.conn != before.conn)
+            and not self._grace.is_kept(name, before)
+        }
 
     def _check_room(self, state: State) -> None:
         self._peers.check_room(state.known)
@@ -224,6 +235,11 @@ class PeerTable:
         if before is not None and before.conn == connection.conn != 0:
             return  # the same connection; where it is now was heard from it
         index, peer = self._forwarders.assign(name), self._peers.of[name]
+        addr, port = connection.addr, connection.port
+        if before is not None and connection.conn and not addr:
+            # until a heartbeat shows it: most likely it is where it was
+            stats = self._datapath.forwarder_stats(index)
+            addr, port = stats.addr, stats.port
         # no address while the key changes: nothing must leave in clear or under the old one
         self._datapath.set_forwarder(index, peer, name, "", 0)
         self.keys_refused.discard(name)
@@ -233,7 +249,7 @@ class PeerTable:
         except CryptoError:
             self.keys_refused.add(name)
             return
-        self._datapath.set_forwarder(index, peer, name, connection.addr, connection.port)
+        self._datapath.set_forwarder(index, peer, name, addr, port)
 
     def set_address(self, name: bytes, addr: str, port: int) -> None:
         """A neighbour's datagrams come from there."""

@@ -103,10 +103,48 @@ def test_a_new_connection_takes_the_place() -> None:
     assert router.send(11) == [(P1, P1)], "no route over it yet: by the old one"
     assert router.send(33) == [(P1, P3)]
     router.delta(peers=(peer(P3),), unicast=SNAPSHOT.unicast, broadcast=SNAPSHOT.broadcast)
-    assert router.table.deadline is None
     assert flooded(router) == BOTH
+    router.delta(unicast=SNAPSHOT.unicast[1:2], broadcast=SNAPSHOT.broadcast)
+    assert router.send(11) == [(P1, P1)], "P1's own record of the connection comes late"
+    assert router.send(33) == [(P1, P3)]
     router.delta(peers_gone=(P1, P3), **WITHOUT_P1)
     assert router.table.neighbours.keys() == {P2}, "this one was closed"
+    assert router.table.deadline is None
+
+
+def test_a_way_round_is_not_taken_any_more_once_the_neighbour_is_back() -> None:
+    router = running()
+    router.delta(cut=(P1,), peers_gone=(P1, P3), **WITHOUT_P1)
+    router.now = PREFERRED_S + 1
+    router.delta(
+        peers=(peer(P1),),
+        connections=(connection(P1, conn=9),),
+        unicast=tuple(UnicastRoute(dst, P2) for dst in (P1, P2)),
+    )
+    assert router.send(11) == [(P1, P1)]
+    router.table.expire(GRACE_S)
+    assert router.send(11) == [(P2, P1)]
+
+
+def test_a_new_connection_that_is_lost_in_its_turn() -> None:
+    router = running()
+    router.delta(cut=(P1,), peers_gone=(P1, P3), **WITHOUT_P1)
+    again = connection(P1, conn=9)
+    router.now = 1.0
+    router.delta(peers=(peer(P1),), connections=(again,))
+    router.delta(cut=(P1,), peers_gone=(P1,), **WITHOUT_P1)
+    assert router.table.neighbours[P1].connection == again, "not the one before: its key is used up"
+    assert router.send(33) == [(P1, P3)]
+    assert router.table.deadline == 1.0 + PREFERRED_S
+
+
+def test_who_dials_us_again_is_sent_to_where_it_was() -> None:
+    router = running()
+    router.delta(cut=(P1,), peers_gone=(P1, P3), **WITHOUT_P1)
+    router.delta(peers=(peer(P1),), connections=(connection(P1, conn=9, addr="", port=0),))
+    assert router.send(11) == [(P1, P1)]
+    stats = router.datapath.forwarder_stats(router.table.neighbours[P1].forwarder)
+    assert (stats.addr, stats.port) == ("10.0.0.1", 6783)
 
 
 def test_a_control_that_has_just_begun_takes_nothing_away() -> None:
@@ -128,6 +166,20 @@ def test_a_control_that_has_just_begun_takes_nothing_away() -> None:
     router.table.expire(GRACE_S)
     assert router.table.neighbours.keys() == {P2}
     assert router.send(33) == [(P2, P2)], "nobody knows where it is"
+
+
+def test_a_control_that_has_neighbours_again_before_we_heard_of_it() -> None:
+    router = running()
+    again = tuple(connection(one, conn=9) for one in (P1, P2))
+    peers = tuple(map(peer, (US, P1, P2)))
+    router.snapshot(Snapshot(seq=1, name=US, nick="us", peers=peers, connections=again, young=True))
+    assert router.table.neighbours[P1].connection == again[0]
+    assert router.send(11) == [(P1, P1)]
+    assert router.send(33) == [(P1, P3)]
+    assert flooded(router) == BOTH
+    router.table.expire(GRACE_S)
+    assert router.table.neighbours.keys() == {P1, P2}
+    assert flooded(router) == [], "it never told of a route"
 
 
 def test_an_older_control_is_taken_at_its_word() -> None:
@@ -196,8 +248,12 @@ def test_what_is_in_force_is_whole_whatever_is_lost(
     for wanted, cut, passed_s in history:
         now += passed_s
         if cut:
-            lost = in_force.connections.keys() - wanted.connections.keys()
-            grace.keep(sorted(lost), in_force, now)
+            lost = [
+                one
+                for one, before in in_force.connections.items()
+                if one not in wanted.connections or wanted.connections[one].conn != before.conn
+            ]
+            grace.keep(lost, in_force, now)
         in_force = grace.apply(wanted, now)
         # a table refuses what contradicts itself
         router.snapshot(
