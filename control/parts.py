@@ -119,6 +119,7 @@ def _mesh(
         resume=options.resume,
         discovery=not options.no_discovery,
         conn_limit=options.conn_limit,
+        version_min=options.min_protocol_version,
         trusted_subnets=subnets,
         ciphers=os.environ.get(CIPHERS_VARIABLE) or offer(),
     )

@@ -230,8 +230,9 @@ class ControlOptions(NodeOptions):
             metavar="1|2",
             min=1,
             max=2,
-            show_default="2",
-            help="Oldest version of the mesh's protocol to speak; 2 is the only one spoken.",
+            show_default="1; with a password 2",
+            help="Oldest version of the mesh's protocol to speak; Weave has 2 since its 1.2. "
+            "In version 1 introductions are not encrypted.",
         ),
     ] = None
     ipalloc_range: Annotated[
