@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -24,9 +23,10 @@ from control.addresses import EXPOSE_IDENT
 from control.attachment_service import AttachmentService
 from control.cli.node_options import ControlOptions
 from control.host import bridge as bridges
+from control.host.files import HostFiles
 from control.host.foreign import Backend
 from control.host.service import HostService, HostSettings, loopback_ports
-from control.identity import bridge_mac, choose_name, parse_name
+from control.identity import parse_name, settle_name
 from control.ipam_addresses import IpamAddresses
 from control.ipam_channel import MeshChannel
 from control.ipam_service import IpamService
@@ -65,10 +65,11 @@ class Parts:
         allocation = parse_ipam(
             options.ipalloc_range or "", options.ipalloc_default_subnet, options.ipalloc_init
         )
+        files = HostFiles.of(options.host_root, options.proc_path)
         settings = _host_settings(options)
-        mesh, store, name = _mesh(options, held)
+        mesh, store, name = _mesh(options, files, held)
         containers = AttachmentService(
-            store, options.bridge, legacy_names=options.legacy_veth_names
+            store, options.bridge, files, legacy_names=options.legacy_veth_names
         )
         held.callback(containers.close)
         if allocation is None:
@@ -102,14 +103,13 @@ class Parts:
 
 
 def _mesh(
-    options: ControlOptions, held: contextlib.ExitStack
+    options: ControlOptions, files: HostFiles, held: contextlib.ExitStack
 ) -> tuple[MeshService, StateStore, PeerName]:
     password = find_password(options.password_file, os.environ)
     subnets = parse_subnets(options.trusted_subnets)
     given = None if options.name is None else parse_name(options.name)
     store = held.enter_context(StateStore.open(options.db_prefix))
-    name = choose_name(given, bridge_mac(options.bridge), store.name(), random.SystemRandom())
-    store.set_name(name)
+    name = settle_name(store, given, options.bridge, files if options.adopt else None)
     settings = MeshSettings(
         nickname=options.nickname,
         name=name,

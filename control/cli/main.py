@@ -169,11 +169,15 @@ def _print_version() -> None:
 
 
 def _print_peer_name(options: ControlOptions) -> None:
-    from control.identity import settle_name
-    from control.state import StateInUseError
+    from control.host.files import HostFiles
+    from control.identity import parse_name, settle_name
+    from control.state import StateInUseError, StateStore
 
+    given = None if options.name is None else parse_name(options.name)
+    files = HostFiles.of(options.host_root, options.proc_path) if options.adopt else None
     try:
-        typer.echo(settle_name(options.name, options.bridge, options.db_prefix))
+        with StateStore.open(options.db_prefix) as store:
+            typer.echo(settle_name(store, given, options.bridge, files))
     except StateInUseError:  # by a node that can be asked
         from control.cli.client import report
 

@@ -26,6 +26,7 @@ from control.cli import options as opt
 DEFAULT_PORT: Final = 6783
 CONN_LIMIT: Final = 200
 DEFAULT_RANGE: Final = "10.32.0.0/12"
+PROC: Final = "/proc"
 
 
 def level_from_environment() -> str:
@@ -75,7 +76,8 @@ class NodeOptions:
         _data_path(
             "--adopt",
             help="Take the place of a Weave Net router that has stopped: its port on the bridge is "
-            "replaced and its packet filter removed; bridge, containers and addresses stay.",
+            "replaced and its packet filter removed; bridge, containers and addresses stay. "
+            "Without the bridge the name is that which Weave makes of this host's machine-id.",
         ),
     ] = False
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET
@@ -164,7 +166,7 @@ class ControlOptions(NodeOptions):
         _identity(
             "--name",
             metavar="NAME",
-            show_default="the bridge's MAC, else remembered, else random",
+            show_default="the bridge's MAC, else remembered, else random; see --adopt",
             help="This host's peer name, such as ce:01:00:00:00:01; unique in the network.",
         ),
     ] = None
@@ -319,6 +321,16 @@ class ControlOptions(NodeOptions):
             "ids, as old scripts expect: such ids must differ there.",
         ),
     ] = False
+    proc_path: Annotated[
+        str,
+        _host(
+            "--proc-path",
+            metavar="PATH",
+            help="In a container: where the host's /proc is mounted. Containers named by a process "
+            "are looked up there.",
+        ),
+    ] = PROC
+    host_root: opt.HostRoot = ""
     db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR
     status_addr: Annotated[

@@ -42,6 +42,18 @@ Bridge = Annotated[
         rich_help_panel=DATA_PATH,
     ),
 ]
+HostRoot = Annotated[
+    str,
+    typer.Option(
+        "--host-root",
+        metavar="PATH",
+        envvar="HOST_ROOT",
+        show_default="none",
+        help="In a container: where the host's root is mounted. Paths that are named are the "
+        "host's, and so are machine-id, CNI plugins and their files.",
+        rich_help_panel=HOST,
+    ),
+]
 ControlSocket = Annotated[
     Path,
     typer.Option(
