@@ -51,6 +51,7 @@ from router.express import Express
 from router.intake import CaptureIntake, DatagramIntake
 from router.lives import Life, Lives
 from router.loops import BACKEND, Balancer, IngressThread
+from router.packet_log import PacketLog
 from router.paths import Paths
 from router.peer_table import PeerTable
 from router.pipeline import Pipeline, build_egress, build_ingress
@@ -72,6 +73,7 @@ class Router:
         self._datapath = Datapath()
         self._box = SealedBox(self._datapath)
         self._table = PeerTable(self._datapath)
+        self._packets = PacketLog() if settings.packet_debug else None
         self._udp = SleeveSocket(settings.host, settings.port, self._buffer_bytes)
         self._paths = Paths(
             self._datapath, settings.host, lib.WN_OVERHEAD_PLAIN, self._path_changed
@@ -122,8 +124,10 @@ class Router:
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
         self._datapath.set_port_mtu(min(mtu, self._layout.port_mtu))
         holder = PortHolder(port)
-        egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
-        express = Express(self._datapath, holder, self._udp, egress)
+        egress = build_egress(
+            self._datapath, holder, self._udp, self._box, self._egress_events, self._packets
+        )
+        express = self._express(holder, egress)
         capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed, express)
         ingress, datagrams = self._ingress(holder)
         main_reads = self._settings.loops != "two"
@@ -153,9 +157,17 @@ class Router:
             raise LocalProtocolError(f"the data path failed: {self._failed}")
 
     def _ingress(self, holder: PortHolder) -> tuple[Pipeline, DatagramIntake]:
-        pipeline = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
-        express = Express(self._datapath, holder, self._udp, pipeline)
+        pipeline = build_ingress(
+            self._datapath, holder, self._udp, self._box, self._ingress_events, self._packets
+        )
+        express = self._express(holder, pipeline)
         return pipeline, DatagramIntake(self._datapath, self._udp, pipeline, express)
+
+    def _express(self, holder: PortHolder, pipeline: Pipeline) -> Express | None:
+        """The direct way, where nobody watches the frames."""
+        if self._packets is not None:
+            return None
+        return Express(self._datapath, holder, self._udp, pipeline)
 
     def _start_thread(
         self, holder: PortHolder, main: Pump, main_intake: DatagramIntake
@@ -225,6 +237,8 @@ class Router:
     def _follow_table(self, changed: set[bytes], *, whole: bool) -> None:
         self._paths.update(self._table.neighbours, changed)
         self._lives.update(whole=whole)
+        if self._packets is not None:
+            self._packets.peers = self._table.peers_by_index()
         self._table_changed.set()
 
     async def _let_go(self) -> None:

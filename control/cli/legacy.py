@@ -34,7 +34,6 @@ _CLOUD: Final = "there is no hosted discovery; name a peer to connect to"
 
 IGNORED: Final[dict[str, _Ignored]] = {
     "--profile": _Ignored("profiles are taken from outside, such as by perf or py-spy"),
-    "--pkt-debug": _Ignored("capture on the bridge instead: tcpdump -i weave", takes_value=False),
     "--datapath": _Ignored(_OVS),
     "--no-fastdp": _Ignored(_OVS, takes_value=False),
     "--no-bridged-fastdp": _Ignored(_OVS, takes_value=False),

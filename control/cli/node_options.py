@@ -139,6 +139,13 @@ class RouterOptions(NodeOptions):
         str | None,
         _data_path("--bufsz", metavar="MB", show_default="8", help="Socket and capture buffers."),
     ] = None
+    pkt_debug: Annotated[
+        bool,
+        _data_path(
+            "--pkt-debug",
+            help="Log each frame with its peer, at most 500 a second; slows the data path down.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ GIVEN = LaunchOptions(
     capture="packet",
     loops="one",
     bufsz="9",
+    pkt_debug=True,
     peers=["-a", "b:1"],
     static=Path("/p"),
     name="-n",
