@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -49,3 +50,41 @@ def test_a_node_that_sees_the_host_elsewhere(tmp_path: Path) -> None:
             for child in (process, second):
                 child.kill()
                 child.wait()
+
+
+class Contained(Daemon):
+    """The daemon with a /proc of its own processes only; the host's is mounted beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root, self._proc = folder / "host", folder / "hostproc"
+        for path in (self._root, self._proc):
+            path.mkdir()
+        where = ("--host-root", str(self._root), "--proc-path", str(self._proc))
+        super().__init__(folder, *ALLOCATE, *where)
+
+    def command(self, argv: list[str]) -> list[str]:
+        script = 'mount --rbind / "$0" && mount --bind /proc "$1" && mount -t proc proc /proc'
+        return [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child=TERM", "sh", "-c"),
+            *(f'{script} && shift && exec "$@"', str(self._root), str(self._proc)),
+            *(sys.executable, *argv),
+        ]
+
+
+@in_new_netns
+@pytest.mark.timeout(120)
+def test_a_node_that_does_not_see_the_hosts_processes(tmp_path: Path) -> None:
+    make_bridge("weave")
+    with new_netns() as one, Contained(tmp_path) as node:
+        process = one.run(lambda: holder(one.fileno()))
+        try:
+            assert node.says("attach", "--pid", str(process.pid), "c1") == "10.32.1.1\n"
+            assert addresses_in(one, "ethwe") == ["10.32.1.1/24"]
+            assert node.says("detach", "--pid", str(process.pid), "c1") == "10.32.1.1\n"
+            path = f"{tmp_path}/link"
+            Path(path).symlink_to(f"/proc/{process.pid}/ns/net")
+            assert node.says("attach", "--netns", path, "c1").startswith("10.32.1.")
+            assert "no such" in node.refuses("attach", "--pid", "999999999", "c2")
+        finally:
+            process.kill()
+            process.wait()
