@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cni.wires import addresses_in, make_bridge, new_netns
+from tests.control.processes import until
 from tests.control.test_attach_cli import ALLOCATE, Daemon, holder
 from tests.native.namespace import in_new_netns
 
@@ -61,6 +62,11 @@ class Contained(Daemon):
             path.mkdir()
         where = ("--host-root", str(self._root), "--proc-path", str(self._proc))
         super().__init__(folder, *ALLOCATE, *where)
+
+    def close(self) -> None:
+        self.process.kill()  # unshare takes no other signal; the daemon gets SIGTERM of it
+        super().close()
+        until(lambda: not self.api.exists(), "the daemon's end")
 
     def command(self, argv: list[str]) -> list[str]:
         script = 'mount --rbind / "$0" && mount --bind /proc "$1" && mount -t proc proc /proc'
