@@ -30,6 +30,10 @@ from base.errors import RemoteProtocolError
 FIRST_TYPE_ID: Final = 65
 BOOL, INT, UINT, FLOAT, BYTES, STRING, COMPLEX, INTERFACE = range(1, 9)
 
+#: Numbers up to here are one byte; any other is at most UINT_LEN_MAX bytes.
+SHORT_MAX: Final = 0x7F
+UINT_LEN_MAX: Final = 9
+
 _USER_ID_MIN: Final = 64
 _NESTING_MAX: Final = 32
 _TYPES_MAX: Final = 256
@@ -57,7 +61,7 @@ class _TruncatedError(GobError):
 
 def encode_uint(value: int) -> bytes:
     """One byte up to 127, else the negated byte count and the value, big-endian."""
-    if value <= 0x7F:
+    if value <= SHORT_MAX:
         return bytes((value,))
     length = (value.bit_length() + 7) // 8
     return bytes((256 - length,)) + value.to_bytes(length, "big")
@@ -181,11 +185,11 @@ class _Cursor:
         if pos >= self.end:
             raise _TruncatedError
         first = self.data[pos]
-        if first <= 0x7F:
+        if first <= SHORT_MAX:
             self.pos = pos + 1
             return first
         length = 256 - first
-        if length > 8:
+        if length >= UINT_LEN_MAX:
             raise GobError("gob: encoded unsigned integer out of range")
         after = pos + 1 + length
         if after > self.end:

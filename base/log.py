@@ -83,6 +83,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+#: For the ``extra=`` of records whose number is bounded otherwise: none of them is suppressed.
+UNLIMITED: Final = {"weft_unlimited": True}
+
+
 class RateLimiter(logging.Filter):
     """Lets ``burst`` records of one (logger, level, message) pass per ``interval_s``.
 
@@ -101,6 +105,8 @@ class RateLimiter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """True when the record may be written."""
+        if getattr(record, "weft_unlimited", False):
+            return True
         now = self._clock.now()
         key = (record.name, record.levelno, str(record.msg))
         window = self._windows.setdefault(key, [now, 0, 0])

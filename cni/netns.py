@@ -59,8 +59,8 @@ class Netns:
         self.ident = ident
 
     @classmethod
-    def open(cls, path: str) -> Self:
-        """Open ``path``.
+    def open(cls, path: str, *, at: str | None = None) -> Self:
+        """Open ``path``, which this process sees elsewhere if ``at`` says so.
 
         Raises:
             NetnsGoneError: nothing is there.
@@ -68,7 +68,7 @@ class Netns:
             PlatformError: it may not be opened.
         """
         try:
-            probe = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            probe = os.open(path if at is None else at, os.O_PATH | os.O_CLOEXEC)
         except (OSError, ValueError) as err:
             raise _refusal(path, err) from err
         try:
@@ -77,9 +77,9 @@ class Netns:
             os.close(probe)
 
     @classmethod
-    def of_process(cls, pid: int, proc: str = "/proc") -> Self:
+    def of_process(cls, pid: int) -> Self:
         """That of a process; raises as :meth:`open`."""
-        return cls.open(f"{proc}/{pid}/ns/net")
+        return cls.open(f"/proc/{pid}/ns/net")
 
     @classmethod
     def named(cls, name: str) -> Self:

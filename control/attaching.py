@@ -190,7 +190,11 @@ class Attaching:
                 else:
                     take = book.attacher.remove_addresses
                     await book.in_thread(partial(take, request.netns, request.ifname, made.added))
-        for each in self._obtained:
+        obtained = tuple(self._obtained)
+        with logged("addresses not looked for"):
+            # an answer that was given as its caller left is recorded, and nobody has it
+            obtained += await book.held(begun.ident)
+        for each in dict.fromkeys(obtained):
             if each not in self._had:
                 with logged("address not released"):
                     await book.release(begun.ident, each)

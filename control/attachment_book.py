@@ -22,6 +22,7 @@ from cni.requests import Interface
 from control.addresses import Addresses
 from control.attachment_store import Attachment, AttachmentStore
 from control.attachment_tally import Durations
+from control.host.files import HostFiles
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,15 @@ class AttachmentBook:
     """``records`` are what is attached, by key; ``pending`` what is being made or added to.
 
     ``waiting`` are scopes of those that wait for addresses. ``addresses`` None: nothing is
-    allocated here.
+    allocated here. ``files`` are where paths of namespaces are looked up.
     """
 
-    def __init__(self, store: AttachmentStore, attacher: Attacher, *, legacy_names: bool) -> None:
+    def __init__(
+        self, store: AttachmentStore, attacher: Attacher, files: HostFiles, *, legacy_names: bool
+    ) -> None:
         self.store = store
         self.attacher = attacher
+        self.files = files
         self.legacy_names = legacy_names
         self.addresses: Addresses | None = None
         self.records: dict[Key, Attachment] = {}

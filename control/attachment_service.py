@@ -10,6 +10,7 @@ from control.addresses import Addresses
 from control.attachment_start import mend, prepare, settle
 from control.attachment_store import AttachmentStore
 from control.attachments import Attachments
+from control.host.files import HostFiles
 from control.state import StateStore
 from ipam.store import Holding
 
@@ -21,7 +22,14 @@ class AttachmentService:
     of them here.
     """
 
-    def __init__(self, state: StateStore, bridge: str, *, legacy_names: bool = False) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        bridge: str,
+        files: HostFiles | None = None,
+        *,
+        legacy_names: bool = False,
+    ) -> None:
         """Look at the host; blocks.
 
         Raises:
@@ -32,7 +40,7 @@ class AttachmentService:
         try:
             store = AttachmentStore(state)
             self._found = prepare(store, self._attacher, bridge)
-            self.attachments = Attachments(store, self._attacher, legacy_names=legacy_names)
+            self.attachments = Attachments(store, self._attacher, files, legacy_names=legacy_names)
         except BaseException:
             self._attacher.close()
             raise

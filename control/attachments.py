@@ -35,15 +35,21 @@ from control.attachment_book import AttachmentBook, Members, logged
 from control.attachment_store import Attachment, AttachmentStore
 from control.attachment_tally import AttachmentsView
 from control.host.address_spec import AddressSpec, FixedAddress
+from control.host.files import HostFiles
 
 
 class Attachments:
     """The attachments of a node. They are served after :meth:`begin`; for the loop's thread."""
 
     def __init__(
-        self, store: AttachmentStore, attacher: Attacher, *, legacy_names: bool = False
+        self,
+        store: AttachmentStore,
+        attacher: Attacher,
+        files: HostFiles | None = None,
+        *,
+        legacy_names: bool = False,
     ) -> None:
-        self.book = AttachmentBook(store, attacher, legacy_names=legacy_names)
+        self.book = AttachmentBook(store, attacher, files or HostFiles(), legacy_names=legacy_names)
 
     # --- for the node ----------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class Attachments:
         if netns is not None:
             self.book.attacher.remove_addresses(netns, record.ifname, gone)
             return
-        with Netns.open(record.netns) as found:
+        with self.book.files.netns(record.netns) as found:
             if found.ident != record.netns_id:
                 raise NetlinkError(
                     "enter", record.netns, "it is not the container's namespace any more"

@@ -29,6 +29,7 @@ from cni.codes import Code
 from control.api.app import Tenants, build_app, build_metrics_app, build_status_app
 from control.api.attach import ContainerHost
 from control.api.server import ApiServer
+from control.cli.node_options import ControlOptions
 from control.cni.exposure import HostExposure
 from control.cni.readiness import cni_problem
 from control.cni.service import CNI_SOCKET, CniService, CniSettings
@@ -36,7 +37,7 @@ from control.http_addr import listen_all
 from control.ipam_addresses import IpamAddresses, owned_by
 from control.link import LinkServer, RouterUnavailableError
 from control.node import NodeView
-from control.parts import ControlOptions, Parts
+from control.parts import Parts
 from control.sockets import listen_unix
 from control.version import weft_version
 

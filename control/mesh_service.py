@@ -38,6 +38,7 @@ from control.state import StateStore
 from crypto.ciphers import FEATURE
 from mesh import events
 from mesh.core import CONN_LIMIT, MeshOptions
+from mesh.intro import VERSION_SEALED
 from mesh.maker import DirectPeer, TargetState
 from mesh.node import MeshNode, resolve
 
@@ -50,6 +51,11 @@ _RESOLVE_AGAIN_S: Final = 30.0
 YOUNG_S: Final = 10.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_UNSEALED: Final = (
+    "--min-protocol-version 1: who has no password can introduce itself under any name; "
+    "leave it out unless a router older than Weave 1.2 has to be reached"
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ class MeshSettings:
     resume: bool = False
     discovery: bool = True
     conn_limit: int = CONN_LIMIT
+    version_min: int | None = None
     trusted_subnets: tuple[Network, ...] = ()
     ciphers: str = ""
 
@@ -84,7 +91,9 @@ class MeshService:
         self._settings = settings
         self._store = store
         self._fixed_warnings = password.warnings
-        self._notices = Notices(password.warnings)
+        if password.value and (settings.version_min or VERSION_SEALED) < VERSION_SEALED:
+            self._fixed_warnings += (_UNSEALED,)
+        self._notices = Notices(self._fixed_warnings)
         self._refused_name: str | None = None
         self._router_seen = False
         self._dirty = anyio.Event()
@@ -100,6 +109,7 @@ class MeshService:
             uid=random.SystemRandom().randrange(1, 1 << 64),
             port=settings.port,
             password=password.value,
+            version_min=settings.version_min,
             conn_limit=settings.conn_limit,
             discovery=settings.discovery,
             trusted_subnets=settings.trusted_subnets,

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from base.names import PeerName
 from control.node import ConnectionView, LinkView, Membership, PeerView
 from mesh.core import MeshCore
-from mesh.intro import VERSION_MAX, VERSION_MIN
 from mesh.peer import Peer
 from mesh.status import connection_statuses, target_statuses
 
@@ -16,7 +15,7 @@ def membership(core: MeshCore, now: float, warnings: Iterable[str] = ()) -> Memb
     """A picture of the mesh at ``now`` (the core's clock)."""
     options = core.options
     return Membership(
-        protocol=(VERSION_MIN, VERSION_MAX),
+        protocol=options.versions,
         encryption=options.password is not None,
         discovery=options.discovery,
         targets=tuple(core.maker.direct),

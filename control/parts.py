@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from anyio.abc import TaskGroup
@@ -23,63 +21,27 @@ from anyio.abc import TaskGroup
 from base.names import PeerName
 from control.addresses import EXPOSE_IDENT
 from control.attachment_service import AttachmentService
+from control.cli.node_options import ControlOptions
 from control.host import bridge as bridges
+from control.host.files import HostFiles
 from control.host.foreign import Backend
 from control.host.service import HostService, HostSettings, loopback_ports
-from control.identity import bridge_mac, choose_name, parse_name
+from control.identity import parse_name, settle_name
 from control.ipam_addresses import IpamAddresses
 from control.ipam_channel import MeshChannel
 from control.ipam_service import IpamService
-from control.ipam_settings import DEFAULT_RANGE, parse_ipam
+from control.ipam_settings import parse_ipam
 from control.ipam_store import IpamStore
 from control.mesh_service import MeshService, MeshSettings, parse_subnets
 from control.password import find_password
 from control.service import Service
-from control.state import DEFAULT_PREFIX, StateStore
+from control.state import StateStore
 from control.static_service import StaticService
 from crypto.ciphers import offer
 from ipam.store import Holding
-from mesh.core import CONN_LIMIT
 
 #: Names of the ciphers to offer, for tests and comparisons; unset: what this CPU does best.
 CIPHERS_VARIABLE: Final = "WEFT_CIPHERS"
-
-
-@dataclass(slots=True, frozen=True)
-class ControlOptions:
-    """What the command line says. ``http_addr``: see :mod:`control.http_addr`.
-
-    ``packet_filter`` False: leave it to its owner. ``adopt``: remove the rules of Weave Net. With
-    ``static``, a peers file, nothing behind it but ``name`` applies.
-    """
-
-    nickname: str
-    control_socket: Path
-    http_addr: str
-    port: int
-    host: str = ""
-    static: Path | None = None
-    name: str | None = None
-    bridge: str = "weave"
-    peers: tuple[str, ...] = ()
-    resume: bool = False
-    password_file: Path | None = None
-    trusted_subnets: str = ""
-    discovery: bool = True
-    conn_limit: int = CONN_LIMIT
-    db_prefix: str = DEFAULT_PREFIX
-    status_addr: str = ""
-    metrics_addr: str = ""
-    ipalloc_range: str = DEFAULT_RANGE
-    ipalloc_default_subnet: str = ""
-    ipalloc_init: str = ""
-    no_masq_local: bool = False
-    expect_npc: bool = False
-    docker_bridge: str = ""
-    pods_to_router: bool = False
-    packet_filter: bool = True
-    legacy_veth_names: bool = False
-    adopt: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,12 +63,13 @@ class Parts:
         if options.static is not None:
             return cls(StaticService(options.static, options.name, options.nickname, options.port))
         allocation = parse_ipam(
-            options.ipalloc_range, options.ipalloc_default_subnet, options.ipalloc_init
+            options.ipalloc_range or "", options.ipalloc_default_subnet, options.ipalloc_init
         )
+        files = HostFiles.of(options.host_root, options.proc_path)
         settings = _host_settings(options)
-        mesh, store, name = _mesh(options, held)
+        mesh, store, name = _mesh(options, files, held)
         containers = AttachmentService(
-            store, options.bridge, legacy_names=options.legacy_veth_names
+            store, options.bridge, files, legacy_names=options.legacy_veth_names
         )
         held.callback(containers.close)
         if allocation is None:
@@ -140,23 +103,23 @@ class Parts:
 
 
 def _mesh(
-    options: ControlOptions, held: contextlib.ExitStack
+    options: ControlOptions, files: HostFiles, held: contextlib.ExitStack
 ) -> tuple[MeshService, StateStore, PeerName]:
     password = find_password(options.password_file, os.environ)
     subnets = parse_subnets(options.trusted_subnets)
     given = None if options.name is None else parse_name(options.name)
     store = held.enter_context(StateStore.open(options.db_prefix))
-    name = choose_name(given, bridge_mac(options.bridge), store.name(), random.SystemRandom())
-    store.set_name(name)
+    name = settle_name(store, given, options.bridge, files if options.adopt else None)
     settings = MeshSettings(
         nickname=options.nickname,
         name=name,
         host=options.host,
         port=options.port,
-        peers=options.peers,
+        peers=tuple(options.peers or ()),
         resume=options.resume,
-        discovery=options.discovery,
+        discovery=not options.no_discovery,
         conn_limit=options.conn_limit,
+        version_min=options.min_protocol_version,
         trusted_subnets=subnets,
         ciphers=os.environ.get(CIPHERS_VARIABLE) or offer(),
     )
@@ -181,9 +144,9 @@ def _host_settings(options: ControlOptions) -> HostSettings:
         control_ports=loopback_ports(options.http_addr),
         no_masq_local=options.no_masq_local,
         expect_npc=options.expect_npc,
-        pods_to_router=options.pods_to_router,
+        pods_to_router=options.allow_pods_to_router,
         docker_bridge=options.docker_bridge,
         backend=Backend.of(os.environ),
-        packet_filter=options.packet_filter,
+        packet_filter=not options.no_packet_filter,
         adopt=options.adopt,
     )

@@ -16,13 +16,13 @@ import enum
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from base.errors import PasswordMismatchError, RemoteProtocolError
+from base.errors import DecryptError, PasswordMismatchError, RemoteProtocolError
 from base.names import PeerName
 from crypto.tcp import TAG_LEN
 from mesh.features import Features
-from mesh.framing import BODY_LEN_MAX, frame
+from mesh.framing import BODY_LEN_MAX
 from mesh.gossip import SendQueue
-from mesh.intro import Intro, IntroDone, IntroState
+from mesh.intro import OTHER_PASSWORD, Intro, IntroDone, IntroState
 from mesh.peer import Peer
 from mesh.protocol import Tag
 
@@ -147,10 +147,18 @@ class Connection:
             if body is None:
                 return
             self._read_deadline = now + READ_TIMEOUT_S
-            message = self._done.opener.open(body)
+            message = self._open(self._done, body)
             self.heard_at = now
             if message:
                 yield Message(message[0], message[1:])
+
+    def _open(self, done: IntroDone, body: bytes) -> bytes:
+        try:
+            return done.opener.open(body)
+        except DecryptError as err:
+            if self.heard_at is None:  # version 1: the introduction proved nothing
+                raise PasswordMismatchError(OTHER_PASSWORD) from err
+            raise
 
     def end_of_stream(self) -> RemoteProtocolError | PasswordMismatchError:
         """What the end of the stream means now."""
@@ -196,7 +204,7 @@ class Connection:
             limit = BODY_LEN_MAX - (TAG_LEN if self.encrypted else 0)
             # a message that is too long is lost; sealing it would have used up a nonce
             out.extend(
-                frame(self._done.sealer.seal(message))
+                self._done.frame(self._done.sealer.seal(message))
                 for message in self.queue.next_messages()
                 if len(message) <= limit
             )

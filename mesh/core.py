@@ -31,7 +31,7 @@ from mesh.connection import Connection, ConnectionState, Message
 from mesh.features import SHORT_ID_BITS, Features
 from mesh.gossip import GOSSIP_INTERVAL_S, GossipData, Gossiper
 from mesh.gossip_router import GossipRouter
-from mesh.intro import Intro, IntroDone
+from mesh.intro import VERSION_MAX, VERSION_MIN, VERSION_SEALED, Intro, IntroDone
 from mesh.local_peer import LocalPeer
 from mesh.maker import Attempt, ConnectionMaker, DirectPeer, OwnConnection, split_addr
 from mesh.namesakes import Namesakes, Twins
@@ -59,8 +59,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class MeshOptions:
     """What this router is and may do. ``uid`` is random per process run and not 0.
 
-    ``password`` None means no encryption. ``overlays`` are ours in order of preference,
-    ``features`` further keys of the introduction. Connections are numbered from ``first_conn`` on.
+    ``password`` None means no encryption. ``version_min`` is the lowest version of the protocol to
+    speak; None: any without a password, with one those that seal the introduction. ``overlays`` are
+    ours in order of preference, ``features`` further keys of the introduction. Connections are
+    numbered from ``first_conn`` on.
     """
 
     name: PeerName
@@ -68,12 +70,19 @@ class MeshOptions:
     uid: int
     port: int = DEFAULT_PORT
     password: bytes | None = field(default=None, repr=False)
+    version_min: int | None = None
     conn_limit: int = CONN_LIMIT
     discovery: bool = True
     trusted_subnets: tuple[Network, ...] = ()
     overlays: tuple[str, ...] = ("sleeve",)
     features: tuple[tuple[str, str], ...] = ()
     first_conn: int = 1
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """The lowest and the highest version to speak."""
+        lowest = VERSION_SEALED if self.password else VERSION_MIN
+        return (self.version_min or lowest, VERSION_MAX)
 
 
 class MeshCore:
@@ -286,7 +295,12 @@ class MeshCore:
         )
         connection = Connection(
             ident,
-            Intro(features, outbound=attempt is not None, password=options.password),
+            Intro(
+                features,
+                outbound=attempt is not None,
+                password=options.password,
+                versions=options.versions,
+            ),
             options.name,
             now,
             addr=addr,

@@ -5,9 +5,13 @@
                            01 <public key>                       1 + 32 bytes
     then, framed           feature map (gob), sealed as message 0 if encrypted
 
+    or, version 1          feature map (gob), in clear, with the public key among the features; the
+                           messages are further values of the same gob stream
+
 Both ends write each part before they read the other's, or they would wait for each other for ever.
-Version 1, one gob stream per direction without framing, is not spoken: every Weave since 1.2 has
-version 2, and version 1 shows its features in clear.
+Version 1 says less, and what it says nobody vouches for: who has no password can introduce itself
+under any name there, and only its first message gives it away. The owner says from which version on
+we speak (:class:`mesh.core.MeshOptions`).
 
 What a stranger can make us hold is a header, a key and one frame of FEATURES_LEN_MAX. Source of
 truth: mesh specification 3, vectors ``handshake.json`` (error texts are the original's).
@@ -16,6 +20,8 @@ truth: mesh specification 3, vectors ``handshake.json`` (error texts are the ori
 from __future__ import annotations
 
 import enum
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -24,14 +30,26 @@ from base.errors import CryptoError, PasswordMismatchError, RemoteProtocolError
 from crypto.ciphers import transcript
 from crypto.handshake import KEY_LEN, KeyPair, session_key
 from crypto.tcp import TcpOpener, TcpSealer
-from mesh.features import Features
-from mesh.framing import BODY_LEN_MAX, FrameReader, PlainOpener, PlainSealer, frame
+from mesh.features import REQUIRED, Features
+from mesh.framing import (
+    BODY_LEN_MAX,
+    FrameReader,
+    GobFrameReader,
+    PlainOpener,
+    PlainSealer,
+    frame,
+)
 
 MAGIC: Final = b"weave"
 HEADER_LEN: Final = 7
-VERSION_MIN: Final = 2
+VERSION_MIN: Final = 1
 VERSION_MAX: Final = 2
+#: The first in which the introduction is sealed.
+VERSION_SEALED: Final = 2
 FEATURES_LEN_MAX: Final = 64 * 1024
+OTHER_PASSWORD: Final = "Unable to decrypt TCP msg (other password?)"
+_PUBLIC_KEY: Final = "PublicKey"
+_KEY_TEXT: Final = re.compile(f"[0-9a-fA-F]{{{2 * KEY_LEN}}}")
 
 
 class Sealer(Protocol):
@@ -55,8 +73,8 @@ class IntroDone:
     """The other end's features, and all that the rest of the connection needs.
 
     ``key`` is the session key, None without a password. ``transcript`` is the digest of all that
-    both ends said (:func:`crypto.ciphers.transcript`), empty without a password. ``frames`` goes on
-    reading where the introduction ended.
+    both ends said (:func:`crypto.ciphers.transcript`), empty without a password and in version 1.
+    ``frames`` goes on reading where the introduction ended; ``frame`` puts a body on the wire.
     """
 
     features: Features
@@ -65,6 +83,7 @@ class IntroDone:
     sealer: Sealer
     opener: Opener
     frames: FrameReader
+    frame: Callable[[bytes], bytes] = frame
 
 
 class IntroState(enum.Enum):
@@ -99,8 +118,8 @@ def choose_version(ours: tuple[int, int], header: bytes) -> int:
             f"remote version range [{theirs[0]},{theirs[1]}] is incompatible with ours "
             f"[{ours[0]},{ours[1]}]"
         )
-        if theirs[1] == 1:
-            text += " (protocol version 1 is not spoken here: that peer needs Weave 1.2 or later)"
+        if VERSION_MIN <= theirs[1] < ours[0]:
+            text += f" (--min-protocol-version {theirs[1]} lets that peer in)"
         raise RemoteProtocolError(text)
     return version
 
@@ -113,7 +132,8 @@ class Intro:
     """One side of one introduction.
 
     ``features`` is what we say of ourselves; ``password`` None or empty means no encryption. A
-    fresh ``keys`` pair is made unless one is given.
+    fresh ``keys`` pair is made unless one is given. ``versions`` are the lowest and the highest
+    that we speak.
     """
 
     def __init__(
@@ -123,19 +143,22 @@ class Intro:
         outbound: bool,
         password: bytes | None = None,
         keys: KeyPair | None = None,
+        versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
     ) -> None:
         self._features = features
+        self._versions = versions
         self._outbound = outbound
         self._password = password or None
         self._keys = keys
         self._buffer = bytearray()
         self._frames = FrameReader(FEATURES_LEN_MAX)
+        self._stream: GobFrameReader | None = None  # in place of the frames in version 1
         self._sealer: Sealer = PlainSealer()
         self._opener: Opener = PlainOpener()
         self._key: bytes | None = None
         self._their_public = b""
         self._feature_message = b""
-        self._out = bytearray(encode_header(VERSION_MIN, VERSION_MAX))
+        self._out = bytearray(encode_header(*versions))
         self.state = IntroState.HEADER
 
     @property
@@ -160,14 +183,20 @@ class Intro:
         self._advance()
         if self.state is not IntroState.FEATURES:
             return None
-        self._frames.feed(self._take(len(self._buffer)))
+        rest = self._take(len(self._buffer))
+        if self._stream is not None:
+            self._stream.feed(rest)
+            return self._read_open_features(self._stream)
+        self._frames.feed(rest)
         return self._read_features()
 
     def _advance(self) -> None:
         """Go through the parts before the features as far as the bytes reach."""
         if self.state is IntroState.HEADER and len(self._buffer) >= HEADER_LEN:
-            choose_version((VERSION_MIN, VERSION_MAX), self._take(HEADER_LEN))
-            self._send_flag()
+            if choose_version(self._versions, self._take(HEADER_LEN)) >= VERSION_SEALED:
+                self._send_flag()
+            else:
+                self._send_open_features()
         if self.state is IntroState.FLAG and self._buffer:
             self._check_flag(self._take(1)[0])
         if self.state is IntroState.KEY and len(self._buffer) >= KEY_LEN:
@@ -193,30 +222,41 @@ class Intro:
         return taken
 
     def _send_flag(self) -> None:
-        if self._password is None:
-            self._out += b"\0"
-        else:
-            self._keys = self._keys or KeyPair.generate()
-            self._out += b"\1" + self._keys.public
+        public = self._public()
+        self._out += b"\0" if public is None else b"\1" + public
         self.state = IntroState.FLAG
+
+    def _public(self) -> bytes | None:
+        """Our public key; None without a password."""
+        if self._password is None:
+            return None
+        self._keys = self._keys or KeyPair.generate()
+        return self._keys.public
 
     def _check_flag(self, flag: int) -> None:
         if flag > 1:
             raise RemoteProtocolError(f"Bad encryption flag {flag}")
-        if self._password is None:
-            if flag:
-                raise PasswordMismatchError(
-                    "no password specificed, but peer requested an encrypted connection"
-                )
+        self._check_wish(encrypted=bool(flag))
+        if flag:
+            self.state = IntroState.KEY
+        else:
             self._send_features()
-        elif not flag:
+
+    def _check_wish(self, *, encrypted: bool) -> None:
+        if encrypted and self._password is None:
+            raise PasswordMismatchError(
+                "no password specificed, but peer requested an encrypted connection"
+            )
+        if not encrypted and self._password is not None:
             raise PasswordMismatchError(
                 "password specified, but peer requested an unencrypted connection"
             )
-        else:
-            self.state = IntroState.KEY
 
     def _agree(self, their_public: bytes) -> None:
+        self._derive(their_public)
+        self._send_features()
+
+    def _derive(self, their_public: bytes) -> None:
         if self._keys is None or self._password is None:
             raise AssertionError("a key was awaited without a password")
         if their_public == self._keys.public:
@@ -225,7 +265,6 @@ class Intro:
         self._key = session_key(self._keys.private, their_public, self._password)
         self._sealer = TcpSealer(self._key, self._outbound)
         self._opener = TcpOpener(self._key, self._outbound)
-        self._send_features()
 
     def _send_features(self) -> None:
         self._feature_message = gob.string_map_stream(self._features.to_map())
@@ -239,12 +278,39 @@ class Intro:
         try:
             message = self._opener.open(body)
         except CryptoError as err:
-            raise PasswordMismatchError("Unable to decrypt TCP msg (other password?)") from err
+            raise PasswordMismatchError(OTHER_PASSWORD) from err
         features = Features.from_map(gob.string_map(gob.Decoder(message).next()))
         self._frames.limit = BODY_LEN_MAX
         self.state = IntroState.DONE
         digest = self._transcript(message)
         return IntroDone(features, self._key, digest, self._sealer, self._opener, self._frames)
+
+    def _send_open_features(self) -> None:
+        """Version 1: what everybody may know of us."""
+        pairs = _open(self._features.to_map())
+        if (public := self._public()) is not None:
+            pairs[_PUBLIC_KEY] = public.hex()
+        self._out += gob.string_map_stream(pairs)
+        self._stream = GobFrameReader(FEATURES_LEN_MAX)
+        self.state = IntroState.FEATURES
+
+    def _read_open_features(self, stream: GobFrameReader) -> IntroDone | None:
+        value = stream.opening()
+        if value is None:
+            return None
+        pairs = gob.string_map(value)
+        their_key = pairs.get(_PUBLIC_KEY)
+        self._check_wish(encrypted=their_key is not None)
+        if their_key is not None:
+            if not _KEY_TEXT.fullmatch(their_key):
+                raise RemoteProtocolError("PublicKey is no key")
+            self._derive(bytes.fromhex(their_key))
+        features = Features.from_map(_open(pairs))
+        stream.limit = BODY_LEN_MAX
+        self.state = IntroState.DONE
+        return IntroDone(
+            features, self._key, b"", self._sealer, self._opener, stream, gob.bytes_value
+        )
 
     def _transcript(self, their_message: bytes) -> bytes:
         if self._keys is None:
@@ -253,3 +319,8 @@ class Intro:
         if self._outbound:
             return transcript(ours, theirs, self._feature_message, their_message)
         return transcript(theirs, ours, their_message, self._feature_message)
+
+
+def _open(pairs: Mapping[str, str]) -> dict[str, str]:
+    """The features that version 1 knows."""
+    return {key: value for key, value in pairs.items() if key in REQUIRED}

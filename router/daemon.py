@@ -18,19 +18,15 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from base.counters import Counter
 from base.errors import CaptureError, LocalProtocolError, RemoteProtocolError, WeftError
 from base.ipc import (
     BridgeRepaired,
     Delta,
-    ForwarderReport,
-    MacReport,
     NeedSnapshot,
     OverlayMessage,
     PathMtuChanged,
-    Peer,
     ReportRequest,
     RouterReady,
     RouterReport,
@@ -49,12 +45,14 @@ from router.bridge_keeper import BridgeKeeper, open_port
 from router.control_link import ControlLink
 from router.express import Express
 from router.intake import CaptureIntake, DatagramIntake
-from router.lives import Life, Lives
+from router.lives import Lives
 from router.loops import BACKEND, Balancer, IngressThread
+from router.packet_log import PacketLog
 from router.paths import Paths
 from router.peer_table import PeerTable
 from router.pipeline import Pipeline, build_egress, build_ingress
 from router.pump import Pump
+from router.reports import forwarder_reports, mac_reports
 from router.settings import RouterSettings, parse
 from router.stages import PortHolder
 from router.udp import SleeveSocket, path_mtu
@@ -72,6 +70,7 @@ class Router:
         self._datapath = Datapath()
         self._box = SealedBox(self._datapath)
         self._table = PeerTable(self._datapath)
+        self._packets = PacketLog() if settings.packet_debug else None
         self._udp = SleeveSocket(settings.host, settings.port, self._buffer_bytes)
         self._paths = Paths(
             self._datapath, settings.host, lib.WN_OVERHEAD_PLAIN, self._path_changed
@@ -122,8 +121,10 @@ class Router:
         port = await anyio.to_thread.run_sync(open_port, self._layout, self._buffer_bytes)
         self._datapath.set_port_mtu(min(mtu, self._layout.port_mtu))
         holder = PortHolder(port)
-        egress = build_egress(self._datapath, holder, self._udp, self._box, self._egress_events)
-        express = Express(self._datapath, holder, self._udp, egress)
+        egress = build_egress(
+            self._datapath, holder, self._udp, self._box, self._egress_events, self._packets
+        )
+        express = self._express(holder, egress)
         capture = CaptureIntake(self._datapath, holder, egress, self._capture_failed, express)
         ingress, datagrams = self._ingress(holder)
         main_reads = self._settings.loops != "two"
@@ -153,9 +154,17 @@ class Router:
             raise LocalProtocolError(f"the data path failed: {self._failed}")
 
     def _ingress(self, holder: PortHolder) -> tuple[Pipeline, DatagramIntake]:
-        pipeline = build_ingress(self._datapath, holder, self._udp, self._box, self._ingress_events)
-        express = Express(self._datapath, holder, self._udp, pipeline)
+        pipeline = build_ingress(
+            self._datapath, holder, self._udp, self._box, self._ingress_events, self._packets
+        )
+        express = self._express(holder, pipeline)
         return pipeline, DatagramIntake(self._datapath, self._udp, pipeline, express)
+
+    def _express(self, holder: PortHolder, pipeline: Pipeline) -> Express | None:
+        """The direct way, where nobody watches the frames."""
+        if self._packets is not None:
+            return None
+        return Express(self._datapath, holder, self._udp, pipeline)
 
     def _start_thread(
         self, holder: PortHolder, main: Pump, main_intake: DatagramIntake
@@ -225,6 +234,8 @@ class Router:
     def _follow_table(self, changed: set[bytes], *, whole: bool) -> None:
         self._paths.update(self._table.neighbours, changed)
         self._lives.update(whole=whole)
+        if self._packets is not None:
+            self._packets.peers = self._table.peers_by_index()
         self._table_changed.set()
 
     async def _let_go(self) -> None:
@@ -267,10 +278,7 @@ class Router:
     def _report(self, request: ReportRequest) -> RouterReport:
         counters = dict(zip((str(c) for c in Counter), self._datapath.counters(), strict=True))
         counters[Counter.DROP_SOCKET_BUFFER] = self._udp.drops()
-        peers = self._table.peers_by_index()
-        now_s = int(time.monotonic())
-        entries, total = self._datapath.fdb_entries(request.macs_max)
-        unknown = Peer(b"\0" * 6, "")
+        macs, total = mac_reports(self._datapath, self._table, request.macs_max)
         return RouterReport(
             id=request.id,
             uptime_s=time.monotonic() - self._started_s,
@@ -280,41 +288,10 @@ class Router:
             seq=self._table.seq,
             bridge_repairs=self._keeper.repairs if self._keeper else 0,
             counters=counters,
-            forwarders=tuple(self._forwarder_reports()),
-            macs=tuple(
-                MacReport(
-                    mac,
-                    peers.get(index, unknown).name,
-                    peers.get(index, unknown).nick,
-                    max(0, now_s - seen_s),
-                )
-                for mac, index, seen_s in entries
-            ),
+            forwarders=forwarder_reports(self._datapath, self._table, self._lives),
+            macs=macs,
             macs_total=total,
         )
-
-    def _forwarder_reports(self) -> list[ForwarderReport]:
-        peers = {peer.name: peer for peer in self._table.peers_by_index().values()}
-        now = time.monotonic()
-        out = []
-        for name, neighbour in self._table.neighbours.items():
-            stats = self._datapath.forwarder_stats(neighbour.forwarder)
-            report = ForwarderReport(
-                peer=name,
-                nick=peers[name].nick,
-                addr=f"{stats.addr}:{stats.port}" if stats.addr else "",
-                mtu=stats.mtu,
-                tx_frames=stats.tx_frames,
-                tx_datagrams=stats.tx_datagrams,
-                tx_bytes=stats.tx_bytes,
-                rx_frames=stats.rx_frames,
-                rx_datagrams=stats.rx_datagrams,
-                rx_bytes=stats.rx_bytes,
-                cipher=neighbour.connection.cipher,
-            )
-            life = self._lives.life(name)
-            out.append(report if life is None else _with_life(report, life, now))
-        return out
 
     # ---- what the data path noticed --------------------------------------------------------------
 
@@ -365,21 +342,6 @@ class Router:
 
     def _kernel_mtu(self, addr: str, port: int) -> int:
         return path_mtu(addr, port, self._settings.host)
-
-
-def _with_life(report: ForwarderReport, life: Life, now: float) -> ForwarderReport:
-    forwarder = life.forwarder
-    heard_at = forwarder.heard_at
-    return msgspec.structs.replace(
-        report,
-        conn=life.conn,
-        state=forwarder.state.value,
-        pmtu_bytes=forwarder.path.kernel_bytes,
-        rtt_us=round(forwarder.rtt_s * 1e6),
-        stack_frag=forwarder.stack_frag,
-        heard_ago_s=-1.0 if heard_at is None else now - heard_at,
-        degraded=forwarder.degraded(now),
-    )
 
 
 def _nothing() -> None:

@@ -16,6 +16,7 @@ from router.stages import (
     Decapsulate,
     Deliver,
     Encapsulate,
+    FrameWatch,
     Lookup,
     Open,
     PortHolder,
@@ -64,13 +65,14 @@ class _Tail:
         udp: DatagramSocket,
         box: Box,
         on_events: EventHandler,
+        watch: FrameWatch | None,
     ) -> None:
         self.pool = Pool(POOL_SIZE)
         self.recycle = Recycle(self.pool)
         self.done = Channel(self.recycle)
         self.send = Channel(Send(datapath, udp, self.done, on_events))
         seal = Channel(Seal(box, self.send))
-        self.encapsulate = Channel(Encapsulate(datapath, holder, seal, self.done))
+        self.encapsulate = Channel(Encapsulate(datapath, holder, seal, self.done, watch))
         self.recycle.encapsulate = self.encapsulate
 
 
@@ -80,10 +82,11 @@ def build_egress(
     udp: DatagramSocket,
     box: Box,
     on_events: EventHandler,
+    watch: FrameWatch | None = None,
 ) -> Pipeline:
     """Bridge → underlay."""
-    tail = _Tail(datapath, holder, udp, box, on_events)
-    lookup = Channel(Lookup(datapath, tail.encapsulate, tail.done))
+    tail = _Tail(datapath, holder, udp, box, on_events, watch)
+    lookup = Channel(Lookup(datapath, tail.encapsulate, tail.done, watch))
     return Pipeline(tail.pool, lookup, tail.send, on_events)
 
 
@@ -93,10 +96,11 @@ def build_ingress(
     udp: DatagramSocket,
     box: Box,
     on_events: EventHandler,
+    watch: FrameWatch | None = None,
 ) -> Pipeline:
     """Underlay → bridge, and onwards to other peers."""
-    tail = _Tail(datapath, holder, udp, box, on_events)
+    tail = _Tail(datapath, holder, udp, box, on_events, watch)
     deliver = Channel(Deliver(datapath, holder, tail.encapsulate))
-    decapsulate = Channel(Decapsulate(datapath, deliver, tail.done, on_events))
+    decapsulate = Channel(Decapsulate(datapath, deliver, tail.done, on_events, watch))
     tail.recycle.decapsulate = decapsulate
     return Pipeline(tail.pool, Channel(Open(box, decapsulate)), tail.send, on_events, deliver)

@@ -39,6 +39,7 @@ class RouterSettings:
     log_level: str
     log_format: str
     adopt: bool = False
+    packet_debug: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +65,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
     parser.add_argument("--loops", default="auto", metavar="auto|one|two")
     parser.add_argument("--bufsz", type=int, default=8, metavar="MB")
     parser.add_argument("--adopt", action="store_true")
+    parser.add_argument("--pkt-debug", action="store_true")
     parser.add_argument("--log-level", default="info", metavar="LEVEL")
     parser.add_argument("--log-format", default="kv", metavar="kv|json")
     args = parser.parse_args(list(argv))
@@ -79,6 +81,7 @@ def parse(argv: Sequence[str]) -> RouterSettings:
         log_level=_one_of("--log-level", args.log_level, LEVELS),
         log_format=_one_of("--log-format", args.log_format, FORMATS),
         adopt=args.adopt,
+        packet_debug=args.pkt_debug,
     )
 
 

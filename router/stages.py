@@ -50,6 +50,19 @@ class Box(Protocol):
         """Just after receiving."""
 
 
+class FrameWatch(Protocol):
+    """Whoever wants to see each frame; see :mod:`router.packet_log`. Called within the stages."""
+
+    def looked_up(self, batch: Batch) -> None:
+        """Captured frames whose way was decided."""
+
+    def encapsulated(self, batch: Batch) -> None:
+        """Frames that were packed, or dropped instead."""
+
+    def decapsulated(self, batch: Batch) -> None:
+        """Received frames whose way was decided."""
+
+
 class PortHolder:
     """The port in use; replaced when the device had to be made anew."""
 
@@ -70,14 +83,19 @@ class _Immediate:
 class Lookup(_Immediate):
     """Learn the source, find the destination, drop what stays here (spec: sleeve 4.1)."""
 
-    def __init__(self, datapath: Datapath, out: Channel, done: Channel) -> None:
+    def __init__(
+        self, datapath: Datapath, out: Channel, done: Channel, watch: FrameWatch | None
+    ) -> None:
         self._datapath = datapath.c
         self._out = out
         self._done = done
+        self._watch = watch
 
     def work(self, batch: Batch) -> bool:
         """Batches of which nothing goes on are done."""
         going = lib.wn_lookup(self._datapath, batch.c, int(time.monotonic()))
+        if self._watch is not None:
+            self._watch.looked_up(batch)
         (self._out if going else self._done).send(batch)
         return True
 
@@ -85,16 +103,26 @@ class Lookup(_Immediate):
 class Encapsulate(_Immediate):
     """Cut, fragment and pack what goes to other peers; deliver too-big answers (sleeve 8)."""
 
-    def __init__(self, datapath: Datapath, holder: PortHolder, out: Channel, done: Channel) -> None:
+    def __init__(
+        self,
+        datapath: Datapath,
+        holder: PortHolder,
+        out: Channel,
+        done: Channel,
+        watch: FrameWatch | None,
+    ) -> None:
         self._datapath = datapath
         self._holder = holder
         self._out = out
         self._done = done
+        self._watch = watch
 
     def work(self, batch: Batch) -> bool:
         """Nothing to send: done."""
         got = lib.wn_encap(self._datapath.c, batch.c, int(time.monotonic()))
         batch.more_relay = bool(got & _MORE)
+        if self._watch is not None and not batch.more_relay:
+            self._watch.encapsulated(batch)
         if lib.wn_batch_injects(batch.c):
             self._holder.port.write(self._datapath, batch)
         (self._out if got else self._done).send(batch)
@@ -167,7 +195,9 @@ class Decapsulate(_Immediate):
         out: Channel,
         done: Channel,
         on_events: Callable[[Batch], None],
+        watch: FrameWatch | None,
     ) -> None:
+        self._watch = watch
         self._datapath = datapath.c
         self._out = out
         self._done = done
@@ -177,6 +207,8 @@ class Decapsulate(_Immediate):
         """Special frames become events for control."""
         got = lib.wn_decap(self._datapath, batch.c, int(time.monotonic()))
         batch.more_frames = bool(got & _MORE)
+        if self._watch is not None:
+            self._watch.decapsulated(batch)
         if lib.wn_batch_events(batch.c):
             self._on_events(batch)
         (self._out if got else self._done).send(batch)

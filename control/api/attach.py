@@ -53,7 +53,7 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class AttachBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be attached; ``netns`` a path as the daemon sees it, or ``pid``.
+    """What is to be attached; ``netns`` a path as the host has it, or ``pid``.
 
     ``addresses`` are SPECs, none for one of the default subnet; ``bridge`` "" is the node's.
     """
@@ -72,13 +72,12 @@ class AttachBody(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(slots=True, frozen=True)
 class ContainerHost:
-    """What the routes are about. ``proc``: where processes are seen; ``owned`` lists what the
-    allocator holds, None where nothing is allocated.
+    """What the routes are about. ``owned`` lists what the allocator holds, None where nothing is
+    allocated.
     """
 
     attachments: Attachments
     bridge: str = "weave"
-    proc: str = "/proc"
     owned: Callable[[], Owned] | None = None
 
 
@@ -174,11 +173,9 @@ class _Pages:
     def _netns(self, path: str, pid: int) -> Netns:
         if bool(path) == bool(pid):
             raise ConfigError("netns: give the path of a network namespace or a pid, one of them")
-        if path:
-            return Netns.open(path)
-        if pid < 1:
+        if pid < 0:
             raise ConfigError(f"pid: {pid} is no process")
-        return Netns.of_process(pid, self._host.proc)
+        return self._attachments.book.files.netns(path or f"/proc/{pid}/ns/net")
 
 
 def _expose(attacher: Attacher, bridge: str) -> dict[str, Any]:

@@ -128,12 +128,13 @@ def doctor(
             help="Route that may overlap; may be given again.",
         ),
     ] = None,
+    host_root: opt.HostRoot = "",
     as_json: _Json = False,
 ) -> None:
     """Look at everything on this host that a node depends on."""
     from control.host.doctor import FAIL, WARN, DoctorOptions, examine
 
-    checks = examine(DoctorOptions.of(bridge, ipalloc_range, allow_overlap or ()))
+    checks = examine(DoctorOptions.of(bridge, ipalloc_range, allow_overlap or (), host_root))
     if as_json:
         sys.stdout.write(json.dumps([check.record() for check in checks], indent=4) + "\n")
     else:

@@ -26,7 +26,6 @@ class _Ignored:
 
 
 _DNS: Final = "names are not served yet"
-_PROC: Final = "containers are found by their namespaces, not by looking through the host's /proc"
 _OVS: Final = "there is no Open vSwitch here: one bridge with a TAP port"
 _DOCKER: Final = "containers are attached by weft attach or CNI; Docker is not asked"
 _PLUGIN: Final = "there is no Docker network plugin; attach containers with weft attach"
@@ -35,13 +34,10 @@ _CLOUD: Final = "there is no hosted discovery; name a peer to connect to"
 
 IGNORED: Final[dict[str, _Ignored]] = {
     "--profile": _Ignored("profiles are taken from outside, such as by perf or py-spy"),
-    "--pkt-debug": _Ignored("capture on the bridge instead: tcpdump -i weave", takes_value=False),
     "--datapath": _Ignored(_OVS),
     "--no-fastdp": _Ignored(_OVS, takes_value=False),
     "--no-bridged-fastdp": _Ignored(_OVS, takes_value=False),
     "--docker-api": _Ignored(_DOCKER),
-    "--proc-path": _Ignored(_PROC),
-    "--host-root": _Ignored(_PROC),
     "--no-restart": _Ignored("the service manager restarts the node", takes_value=False),
     "--no-dns": _Ignored(_DNS, takes_value=False),
     **dict.fromkeys(

@@ -8,9 +8,11 @@ Source of truth: node specification 8 and 10.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Final
 
 import anyio
 import typer
@@ -19,17 +21,15 @@ from base import log
 from base.errors import ConfigError, WeftError
 from control.cli import attach, cni, host, ipam, leave, node
 from control.cli import options as opt
-from control.cli.commands import (
-    ControlCommand,
-    RouterOptions,
-    control_argv,
-    replace_process,
-    router_argv,
-)
+from control.cli.commands import control_argv, replace_process, router_argv
 from control.cli.legacy import LegacyCommand
+from control.cli.node_options import ControlOptions, LaunchOptions, RouterOptions
+from control.cli.record import takes
 
-EXIT_USER_ERROR = 1
-EXIT_INTERRUPTED = 130
+EXIT_USER_ERROR: Final = 1
+EXIT_INTERRUPTED: Final = 130
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="weft",
@@ -97,218 +97,46 @@ def _weft(
 
 
 @app.command(help=_LAUNCH_EXAMPLES, cls=LegacyCommand)
-def launch(
-    peers: opt.Peers = None,
-    *,
-    static: opt.Static = None,
-    name: opt.Name = None,
-    nickname: opt.Nickname,
-    resume: opt.Resume = False,
-    no_discovery: opt.NoDiscovery = False,
-    conn_limit: opt.ConnLimit = opt.CONN_LIMIT,
-    password_file: opt.PasswordFile = None,
-    password: opt.Password = None,
-    trusted_subnets: opt.TrustedSubnets = "",
-    db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
-    ipalloc_range: opt.IpallocRange = None,
-    allow_overlap: opt.AllowOverlap = None,
-    ipalloc_default_subnet: opt.IpallocDefaultSubnet = "",
-    ipalloc_init: opt.IpallocInit = "",
-    no_masq_local: opt.NoMasqLocal = False,
-    expect_npc: opt.ExpectNpc = False,
-    docker_bridge: opt.DockerBridge = "",
-    allow_pods_to_router: opt.PodsToRouter = False,
-    no_packet_filter: opt.NoPacketFilter = False,
-    legacy_veth_names: opt.LegacyVethNames = False,
-    bridge: opt.Bridge = "weave",
-    host: opt.Host = "",
-    port: opt.Port = opt.DEFAULT_PORT,
-    mtu: opt.Mtu = None,
-    capture: opt.Capture = None,
-    loops: opt.Loops = None,
-    bufsz: opt.BufferMb = None,
-    adopt: opt.Adopt = False,
-    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
-    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-    status_addr: opt.StatusAddr = "",
-    metrics_addr: opt.MetricsAddr = "",
-    min_protocol_version: opt.MinProtocolVersion = None,  # noqa: ARG001 - checked, no more
-    print_peer_name: opt.PrintPeerName = False,
-    log_level: opt.LogLevel,
-    log_format: opt.LogFormat = "kv",
-) -> None:
+@takes(LaunchOptions, opt.PANELS)
+def launch(options: LaunchOptions) -> None:
     """Start control and router and keep them alive."""
     from control.run_lock import RunLock
     from control.supervisor import Supervisor
 
-    log.setup(log_level, log_format)
-    if print_peer_name:
-        _print_peer_name(name, bridge, db_prefix, http_addr)
+    log.setup(options.log_level, options.log_format)
+    if options.print_peer_name:
+        _print_peer_name(options)
         return
-    opt.take_password(password, password_file)
-    control = control_argv(
-        ControlCommand(
-            peers=tuple(peers or ()),
-            static=_static(static, peers),
-            name=name,
-            nickname=nickname,
-            resume=resume,
-            discovery=not no_discovery,
-            conn_limit=conn_limit,
-            password_file=password_file,
-            trusted_subnets=trusted_subnets,
-            db_prefix=db_prefix,
-            ipalloc_range=ipalloc_range,
-            allow_overlap=tuple(allow_overlap or ()),
-            ipalloc_default_subnet=ipalloc_default_subnet,
-            ipalloc_init=ipalloc_init,
-            no_masq_local=no_masq_local,
-            expect_npc=expect_npc,
-            docker_bridge=docker_bridge,
-            pods_to_router=allow_pods_to_router,
-            packet_filter=not no_packet_filter,
-            legacy_veth_names=legacy_veth_names,
-            adopt=adopt,
-            status_addr=status_addr,
-            metrics_addr=metrics_addr,
-            bridge=bridge,
-            host=host,
-            port=port,
-            control_socket=control_socket,
-            http_addr=http_addr,
-            log_level=log_level,
-            log_format=log_format,
-        )
-    )
-    router = router_argv(
-        RouterOptions(
-            control_socket,
-            bridge,
-            host,
-            port,
-            log_level,
-            log_format,
-            mtu=mtu,
-            capture=capture,
-            loops=loops,
-            buffer_mb=bufsz,
-            adopt=adopt,
-        )
-    )
-    with RunLock(control_socket):
-        raise typer.Exit(anyio.run(Supervisor(control, router).run))
+    _take_password(options)
+    _check_static(options)
+    with RunLock(options.control_socket):
+        supervisor = Supervisor(control_argv(options), router_argv(options))
+        raise typer.Exit(anyio.run(supervisor.run))
 
 
 @app.command(help=_CONTROL_EXAMPLES, cls=LegacyCommand)
-def control(
-    peers: opt.Peers = None,
-    *,
-    static: opt.Static = None,
-    name: opt.Name = None,
-    nickname: opt.Nickname,
-    resume: opt.Resume = False,
-    no_discovery: opt.NoDiscovery = False,
-    conn_limit: opt.ConnLimit = opt.CONN_LIMIT,
-    password_file: opt.PasswordFile = None,
-    trusted_subnets: opt.TrustedSubnets = "",
-    db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
-    ipalloc_range: opt.IpallocRange = None,
-    allow_overlap: opt.AllowOverlap = None,
-    ipalloc_default_subnet: opt.IpallocDefaultSubnet = "",
-    ipalloc_init: opt.IpallocInit = "",
-    no_masq_local: opt.NoMasqLocal = False,
-    expect_npc: opt.ExpectNpc = False,
-    docker_bridge: opt.DockerBridge = "",
-    allow_pods_to_router: opt.PodsToRouter = False,
-    no_packet_filter: opt.NoPacketFilter = False,
-    legacy_veth_names: opt.LegacyVethNames = False,
-    adopt: opt.Adopt = False,
-    bridge: opt.Bridge = "weave",
-    host: opt.Host = "",
-    port: opt.Port = opt.DEFAULT_PORT,
-    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
-    http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
-    status_addr: opt.StatusAddr = "",
-    metrics_addr: opt.MetricsAddr = "",
-    min_protocol_version: opt.MinProtocolVersion = None,  # noqa: ARG001 - checked, no more
-    print_peer_name: opt.PrintPeerName = False,
-    log_level: opt.LogLevel,
-    log_format: opt.LogFormat = "kv",
-) -> None:
+@takes(ControlOptions, opt.PANELS)
+def control(options: ControlOptions) -> None:
     """Be a member of the network and serve the router."""
     from control.cli.ranges import settle_range
     from control.daemon import run
-    from control.parts import ControlOptions
 
-    log.setup(log_level, log_format)
-    if print_peer_name:
-        _print_peer_name(name, bridge, db_prefix, http_addr)
+    log.setup(options.log_level, options.log_format)
+    if options.print_peer_name:
+        _print_peer_name(options)
         return
-    options = ControlOptions(
-        nickname=nickname,
-        control_socket=control_socket,
-        http_addr=http_addr,
-        port=port,
-        host=host,
-        static=_static(static, peers),
-        name=name,
-        bridge=bridge,
-        peers=tuple(peers or ()),
-        resume=resume,
-        password_file=password_file,
-        trusted_subnets=trusted_subnets,
-        discovery=not no_discovery,
-        conn_limit=conn_limit,
-        db_prefix=db_prefix,
-        status_addr=status_addr,
-        metrics_addr=metrics_addr,
-        ipalloc_range="" if static else settle_range(ipalloc_range, bridge, allow_overlap or ()),
-        ipalloc_default_subnet=ipalloc_default_subnet,
-        ipalloc_init=ipalloc_init,
-        no_masq_local=no_masq_local,
-        expect_npc=expect_npc,
-        docker_bridge=docker_bridge,
-        pods_to_router=allow_pods_to_router,
-        packet_filter=not no_packet_filter,
-        legacy_veth_names=legacy_veth_names,
-        adopt=adopt,
-    )
+    _check_static(options)
+    if options.static is None:
+        given, allowed = options.ipalloc_range, options.allow_overlap or ()
+        options = replace(options, ipalloc_range=settle_range(given, options.bridge, allowed))
     anyio.run(run, options, backend_options={"use_uvloop": True})
 
 
 @app.command(help=_ROUTER_EXAMPLES)
-def router(
-    *,
-    bridge: opt.Bridge = "weave",
-    host: opt.Host = "",
-    port: opt.Port = opt.DEFAULT_PORT,
-    mtu: opt.Mtu = None,
-    capture: opt.Capture = None,
-    loops: opt.Loops = None,
-    bufsz: opt.BufferMb = None,
-    adopt: opt.Adopt = False,
-    control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
-    log_level: opt.LogLevel,
-    log_format: opt.LogFormat = "kv",
-) -> None:
+@takes(RouterOptions, opt.PANELS)
+def router(options: RouterOptions) -> None:
     """Become the router process."""
-    replace_process(
-        router_argv(
-            RouterOptions(
-                control_socket,
-                bridge,
-                host,
-                port,
-                log_level,
-                log_format,
-                mtu=mtu,
-                capture=capture,
-                loops=loops,
-                buffer_mb=bufsz,
-                adopt=adopt,
-            )
-        )
-    )
+    replace_process(router_argv(options))
 
 
 @app.command(
@@ -340,22 +168,35 @@ def _print_version() -> None:
     typer.echo(f"weft {weft_version()}")
 
 
-def _print_peer_name(name: str | None, bridge: str, db_prefix: str, http_addr: str) -> None:
-    from control.identity import settle_name
-    from control.state import StateInUseError
+def _print_peer_name(options: ControlOptions) -> None:
+    from control.host.files import HostFiles
+    from control.identity import parse_name, settle_name
+    from control.state import StateInUseError, StateStore
 
+    given = None if options.name is None else parse_name(options.name)
+    files = HostFiles.of(options.host_root, options.proc_path) if options.adopt else None
     try:
-        typer.echo(settle_name(name, bridge, db_prefix))
+        with StateStore.open(options.db_prefix) as store:
+            typer.echo(settle_name(store, given, options.bridge, files))
     except StateInUseError:  # by a node that can be asked
         from control.cli.client import report
 
-        typer.echo(report(http_addr)[1]["Router"]["Name"])
+        typer.echo(report(options.http_addr)[1]["Router"]["Name"])
 
 
-def _static(path: Path | None, peers: list[str] | None) -> Path | None:
-    if path is not None and peers:
+def _check_static(options: ControlOptions) -> None:
+    if options.static is not None and options.peers:
         raise ConfigError("--static: the peers file names all peers; give none beside it")
-    return path
+
+
+def _take_password(options: LaunchOptions) -> None:
+    """Move a password from the command line to the environment, where children find it."""
+    if options.password is None:
+        return
+    if options.password_file is not None:
+        raise ConfigError("--password: --password-file says it already; give one of them")
+    os.environ["WEAVE_PASSWORD"] = options.password
+    logger.warning("--password shows in the process list; use --password-file")
 
 
 def main(arguments: list[str] | None = None) -> int:

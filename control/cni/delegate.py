@@ -1,4 +1,4 @@
-"""Other plugins' executables, called as a runtime calls them.
+"""Other plugins' executables, called as a runtime calls them: with the host's root for theirs.
 
 Source of truth: cni specification 9.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -19,14 +20,15 @@ from cni.codes import Code
 from cni.config import decode_object
 from cni.result import Result, decode
 from control.cni.call import Call
+from control.host.files import HostFiles
 
 _OUTPUT_LEN_MAX: Final = 4 << 20
 _BUSY_TRIES: Final = 20
 _BUSY_PAUSE_S: Final = 0.02
 
 
-def find(call: Call, plugin: str) -> Path:
-    """The first executable of that name in CNI_PATH.
+def find(call: Call, plugin: str, files: HostFiles) -> str:
+    """The first executable of that name in CNI_PATH, as the host has it.
 
     Raises:
         CniError: code 4 or 100.
@@ -36,8 +38,9 @@ def find(call: Call, plugin: str) -> Path:
             Code.BAD_ENVIRONMENT, "environment variable CNI_PATH is missing", f"needed for {plugin}"
         )
     for folder in call.environment.path:
-        path = Path(folder, plugin)
-        if path.is_file() and os.access(path, os.X_OK):
+        path = str(Path(folder, plugin))
+        seen = files.path(path)
+        if Path(seen).is_file() and os.access(seen, os.X_OK):
             return path
     raise CniError(
         Code.GENERAL,
@@ -46,7 +49,9 @@ def find(call: Call, plugin: str) -> Path:
     )
 
 
-async def execute(call: Call, plugin: str, command: str, **variables: str) -> bytes:
+async def execute(
+    call: Call, plugin: str, command: str, files: HostFiles, **variables: str
+) -> bytes:
     """Run a plugin with the call's configuration and environment, the latter with changes.
 
     What it says on standard error is passed on. Cancelling kills it.
@@ -54,9 +59,12 @@ async def execute(call: Call, plugin: str, command: str, **variables: str) -> by
     Raises:
         CniError: its own, or 100: it cannot be run, or failed without saying why.
     """
-    path = find(call, plugin)
+    path = find(call, plugin, files)
+    # by its path: the environment is the runtime's, which need not have ours
+    chroot = shutil.which("chroot") or "/usr/sbin/chroot"
+    argv = [chroot, files.root, path] if files.root else [path]
     environment = {**call.environment.variables, "CNI_COMMAND": command, **variables}
-    async with await _start(path, environment) as process:
+    async with await _start(argv, environment) as process:
         try:
             stdout, stderr = await _talk(process, call.base.given)
             status = await process.wait()
@@ -69,11 +77,11 @@ async def execute(call: Call, plugin: str, command: str, **variables: str) -> by
     raise _error_of(plugin, status, stdout, stderr)
 
 
-async def _start(path: Path, environment: dict[str, str]) -> anyio.abc.Process:
+async def _start(argv: list[str], environment: dict[str, str]) -> anyio.abc.Process:
     for left in reversed(range(_BUSY_TRIES)):
         try:
             return await anyio.open_process(
-                [str(path)],
+                argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -83,7 +91,7 @@ async def _start(path: Path, environment: dict[str, str]) -> anyio.abc.Process:
         except OSError as err:
             if err.errno != errno.ETXTBSY or not left:
                 reason = err.strerror or str(err)
-                raise CniError(Code.GENERAL, f"cannot run {path}", reason) from err
+                raise CniError(Code.GENERAL, f"cannot run {argv[-1]}", reason) from err
         await anyio.sleep(_BUSY_PAUSE_S)  # it is being replaced at this moment
     raise AssertionError("the last round returns or raises")
 
@@ -126,13 +134,13 @@ def _error_of(plugin: str, status: int, stdout: bytes, stderr: bytes) -> CniErro
     return CniError(Code.GENERAL, f"plugin {plugin} failed with status {status}", said[:4096])
 
 
-async def add(call: Call, plugin: str, **variables: str) -> Result:
+async def add(call: Call, plugin: str, files: HostFiles, **variables: str) -> Result:
     """ADD of an IPAM plugin.
 
     Raises:
         CniError: as :func:`execute`; also when it gives no address.
     """
-    stdout = await execute(call, plugin, "ADD", **variables)
+    stdout = await execute(call, plugin, "ADD", files, **variables)
     result = decode(decode_object(stdout), call.base.version) if stdout.strip() else Result()
     if not result.ips:
         raise CniError(Code.GENERAL, "IPAM plugin failed to allocate IP address", plugin)

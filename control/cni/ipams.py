@@ -6,6 +6,7 @@ Source of truth: cni specification 9 and 10.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import anyio
@@ -13,13 +14,15 @@ import anyio.to_thread
 
 from base.errors import CniError
 from cni.codes import Code
-from cni.config import BUILT_IN_IPAM
+from cni.config import BUILT_IN_IPAM, BaseConfig
 from cni.hostlocal import plugin as host_local
+from cni.hostlocal.config import DEFAULT_FOLDER
 from cni.hostlocal.store import WouldBlockError
 from cni.result import Result
 from control.addresses import Addresses
 from control.cni import delegate
 from control.cni.call import Call, Plugin
+from control.host.files import HostFiles
 
 _T = TypeVar("_T")
 
@@ -31,8 +34,19 @@ _THREADS: Final = 8
 class HostLocal:
     """host-local. What is quick is done at once: a thread's two wake-ups would be most of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: HostFiles) -> None:
+        self._files = files
         self._threads = anyio.CapacityLimiter(_THREADS)
+
+    def _base(self, call: Call) -> BaseConfig:
+        """The call's configuration, its paths as they are seen from here."""
+        if self._files == HostFiles() or not isinstance(given := call.base.raw.get("ipam"), dict):
+            return call.base
+        ipam = {"dataDir": DEFAULT_FOLDER} | given
+        for key in ("dataDir", "resolvConf"):
+            if isinstance(path := ipam.get(key), str):
+                ipam[key] = self._files.path(path or (DEFAULT_FOLDER if key == "dataDir" else ""))
+        return replace(call.base, raw={**call.base.raw, "ipam": ipam})
 
     async def _run(self, function: Callable[[], _T]) -> _T:
         return await anyio.to_thread.run_sync(function, limiter=self._threads)
@@ -40,11 +54,11 @@ class HostLocal:
     async def add(self, call: Call) -> Result:
         """One address from each set of ranges."""
         try:
-            return host_local.add(call.base, call.environment, wait=False)
+            return host_local.add(self._base(call), call.environment, wait=False)
         except WouldBlockError:
             pass
         try:
-            return await self._run(lambda: host_local.add(call.base, call.environment))
+            return await self._run(lambda: host_local.add(self._base(call), call.environment))
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self.delete(call)
@@ -53,21 +67,21 @@ class HostLocal:
     async def delete(self, call: Call) -> None:
         """Give them back."""
         try:
-            host_local.delete(call.base, call.environment, wait=False)
+            host_local.delete(self._base(call), call.environment, wait=False)
         except WouldBlockError:
-            await self._run(lambda: host_local.delete(call.base, call.environment))
+            await self._run(lambda: host_local.delete(self._base(call), call.environment))
 
     async def check(self, call: Call) -> None:
         """Find that there is one."""
-        await self._run(lambda: host_local.check(call.base, call.environment))
+        await self._run(lambda: host_local.check(self._base(call), call.environment))
 
     async def collect(self, call: Call) -> None:
         """Drop those of attachments that are not valid."""
-        await self._run(lambda: host_local.collect(call.base))
+        await self._run(lambda: host_local.collect(self._base(call)))
 
     async def status(self, call: Call) -> None:
         """Find a free one in every set."""
-        await self._run(lambda: host_local.status(call.base))
+        await self._run(lambda: host_local.status(self._base(call)))
 
 
 class DelegateError(CniError):
@@ -77,17 +91,18 @@ class DelegateError(CniError):
 class Foreign:
     """An IPAM plugin found in CNI_PATH."""
 
-    def __init__(self, plugin: str) -> None:
+    def __init__(self, plugin: str, files: HostFiles) -> None:
         self._plugin = plugin
+        self._files = files
 
     async def add(self, call: Call) -> Result:
         """Its result; after a failure its DEL has been called."""
         try:
-            return await delegate.add(call, self._plugin)
+            return await delegate.add(call, self._plugin, self._files)
         except BaseException:
             with anyio.move_on_after(5, shield=True):
                 try:
-                    await delegate.execute(call, self._plugin, "DEL")
+                    await delegate.execute(call, self._plugin, "DEL", self._files)
                 except CniError as err:
                     call.notes.append(f"DEL after the failed ADD: {err}")
             raise
@@ -110,7 +125,7 @@ class Foreign:
 
     async def _pass(self, call: Call, command: str) -> None:
         try:
-            await delegate.execute(call, self._plugin, command)
+            await delegate.execute(call, self._plugin, command, self._files)
         except CniError as err:
             raise DelegateError(err.code, err.message, err.details) from err
 
@@ -118,7 +133,14 @@ class Foreign:
 class Ipams:
     """All that there are. ``weave`` and ``addresses`` None: allocation is off."""
 
-    def __init__(self, weave: Plugin | None, local: Plugin, addresses: Addresses | None) -> None:
+    def __init__(
+        self,
+        weave: Plugin | None,
+        local: Plugin,
+        addresses: Addresses | None,
+        files: HostFiles,
+    ) -> None:
+        self._files = files
         self._weave = weave
         self._local = local
         self._addresses = addresses
@@ -145,7 +167,7 @@ class Ipams:
             return self._weave
         if ipam_type in HOST_LOCAL_TYPES:
             return self._local
-        return Foreign(ipam_type)
+        return Foreign(ipam_type, self._files)
 
 
 def _off() -> CniError:

@@ -85,12 +85,13 @@ class CniService:
                     f"--db-prefix: cannot use {settings.state}: {err.strerror}"
                 ) from err
             self._pending = PendingReleases(pending)
-            local = HostLocal()
+            files = attachments.book.files
+            local = HostLocal(files)
             weave = None
             if addresses is not None:
                 weave = WeaveIpam(addresses, given, lambda ident: _is_attached(attachments, ident))
                 attachments.book.taken_elsewhere = weave.has_ident
-            ipams = Ipams(weave, local, addresses)
+            ipams = Ipams(weave, local, addresses, files)
             bridges = Bridges(attachments.book.attacher.host, attachments.book.in_thread)
             gateways = Gateways(bridges, ipams, exposed, exposure or PlainExposure())
             plugins: dict[str, Plugin] = {

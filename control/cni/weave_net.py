@@ -80,12 +80,28 @@ class WeaveNet:
     async def _work(self, function: Callable[[], _T]) -> _T:
         return await self._attachments.book.in_thread(function)
 
+    def _netns(self, call: Call) -> Netns:
+        """The container's namespace, by descriptor if the stub could open it, else by path.
+
+        Raises:
+            NetnsError, NetnsGoneError, PlatformError: as :meth:`Netns.open`.
+        """
+        path, fd = call.environment.netns, call.netns_fd
+        files = self._attachments.book.files
+        netns = files.netns(path) if fd is None else Netns.from_fd(fd, path)
+        try:
+            netns.refuse_own()
+        except BaseException:
+            netns.close()
+            raise
+        return netns
+
     # --- ADD -------------------------------------------------------------------------------------
 
     async def add(self, call: Call) -> Result:
         """Attach the container; the same answer again for the same attachment."""
         config = parse_weave_net(call.base)
-        with open_netns(call) as netns:
+        with self._netns(call) as netns:
             known = self._attachments.get(call.container_id, call.ifname)
             if known is not None and known.network not in ("", call.base.name):
                 raise CniError(
@@ -206,7 +222,7 @@ class WeaveNet:
         netns: Netns | None = None
         if known is None and call.environment.netns:
             try:
-                netns = open_netns(call)
+                netns = self._netns(call)
             except WeftError as err:
                 call.notes.append(str(err))
         try:
@@ -233,7 +249,7 @@ class WeaveNet:
                 Code.GENERAL,
                 f"{call.ifname} of container {call.container_id} is not attached to this network",
             )
-        with open_netns(call) as netns:
+        with self._netns(call) as netns:
             wanted = _expected(known, config, config.previous)
             deadline = anyio.current_time() + _SETTLE_S
             while found := await self._work(
@@ -292,22 +308,6 @@ class WeaveNet:
 
 
 # Pieces -----------------------------------------------------------------------------------------
-
-
-def open_netns(call: Call) -> Netns:
-    """The container's namespace, by descriptor if the stub could open it, else by path.
-
-    Raises:
-        NetnsError, NetnsGoneError, PlatformError: as :meth:`Netns.open`.
-    """
-    path = call.environment.netns
-    netns = Netns.open(path) if call.netns_fd is None else Netns.from_fd(call.netns_fd, path)
-    try:
-        netns.refuse_own()
-    except BaseException:
-        netns.close()
-        raise
-    return netns
 
 
 def _has_link(netns: Netns, ifname: str) -> bool:

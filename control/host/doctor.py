@@ -7,8 +7,8 @@ not work well, or not for all. Source of truth: node specification 2.4, 5, 13, 1
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from base.errors import ConfigError, PlatformError
 from control.host import bridge as bridges
 from control.host import foreign, nft, overlap, ruleset, weave_net
 from control.host.checks import forwards, sysctl
+from control.host.files import PROC, HostFiles
 
 OK: Final = "ok"
 WARN: Final = "warn"
@@ -28,11 +29,8 @@ FAIL: Final = "fail"
 DEFAULT_RANGE: Final = "10.32.0.0/12"
 _NAME_LEN: Final = 16
 _REACHABLE_MS: Final = "5000"
-_NETWORK_MANAGER: Final = (
-    Path("/run/NetworkManager"),
-    Path("/etc/NetworkManager/conf.d"),
-    Path("/usr/lib/NetworkManager/conf.d"),
-)
+_NETWORK_MANAGER: Final = "/run/NetworkManager"
+_NETWORK_MANAGER_CONF: Final = ("/etc/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d")
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,23 +59,30 @@ class Check:
 
 @dataclass(slots=True, frozen=True)
 class DoctorOptions:
-    """What to look for. ``range_`` is that of the overlay, ``allowed`` routes may overlap it."""
+    """What to look for, and where the host's ``files`` are.
+
+    ``range_`` is that of the overlay, ``allowed`` routes may overlap it.
+    """
 
     bridge: str
     range_: IPv4Network
     allowed: tuple[IPv4Network, ...] = ()
+    files: HostFiles = field(default_factory=HostFiles)
 
     @classmethod
-    def of(cls, bridge: str, range_: str | None, allowed: Iterable[str]) -> DoctorOptions:
+    def of(
+        cls, bridge: str, range_: str | None, allowed: Iterable[str], host_root: str = ""
+    ) -> DoctorOptions:
         """From the command line.
 
         Raises:
-            ConfigError: something is no network.
+            ConfigError: something is no network, or the host's root no folder.
         """
         return cls(
             bridge,
             _network("--ipalloc-range", range_ or DEFAULT_RANGE),
             tuple(_network("--allow-overlap", each) for each in allowed),
+            HostFiles.of(host_root, PROC),
         )
 
 
@@ -87,7 +92,7 @@ def examine(options: DoctorOptions) -> list[Check]:
 
 
 async def _examine(options: DoctorOptions) -> list[Check]:
-    checks = [_privilege(), _forwarding(), _tun(), *_network_manager()]
+    checks = [_privilege(), _forwarding(), _tun(), *_network_manager(options.files)]
     checks += await _guarded("bridge", _bridge, options)
     checks += await _guarded("predecessor", _predecessor, options)
     checks += await _guarded("packet filter", _packet_filter, options)
@@ -135,11 +140,10 @@ def _tun(device: Path = Path("/dev/net/tun")) -> Check:
     )
 
 
-def _network_manager(places: Sequence[Path] = _NETWORK_MANAGER) -> list[Check]:
-    running, *folders = places
-    if not running.exists():
+def _network_manager(files: HostFiles) -> list[Check]:
+    if not Path(files.path(_NETWORK_MANAGER)).exists():
         return []
-    for folder in folders:
+    for folder in (Path(files.path(each)) for each in _NETWORK_MANAGER_CONF):
         for file in sorted(folder.glob("*.conf")) if folder.is_dir() else ():
             if "vethwe" in file.read_text(encoding="utf-8", errors="replace"):
                 return [Check("NetworkManager", OK, f"{file} leaves our links alone")]
@@ -148,7 +152,7 @@ def _network_manager(places: Sequence[Path] = _NETWORK_MANAGER) -> list[Check]:
             "NetworkManager",
             WARN,
             "it runs here and may adopt the bridge and its ports",
-            f"copy deploy/systemd/70-weft-networkmanager.conf to {folders[0]}",
+            f"copy deploy/systemd/70-weft-networkmanager.conf to {_NETWORK_MANAGER_CONF[0]}",
         )
     ]
 

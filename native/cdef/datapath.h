@@ -97,6 +97,9 @@ typedef struct wn_frame_info {
     uint8_t deliver, flood, relay;
     uint8_t gso_type;
     uint16_t gso_size;
+    uint8_t received;
+    uint8_t dst_mac[6], src_mac[6];
+    uint16_t ethertype;
 } wn_frame_info;
 wn_batch *wn_batch_new(void);
 void wn_batch_free(wn_batch *batch);

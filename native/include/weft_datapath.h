@@ -99,6 +99,9 @@ typedef struct wn_frame_info {
     uint8_t deliver, flood, relay;
     uint8_t gso_type;
     uint16_t gso_size;
+    uint8_t received;    /* from another peer, not from the bridge */
+    uint8_t dst_mac[6], src_mac[6]; /* zeros if there is no Ethernet header */
+    uint16_t ethertype;  /* host order, outermost; below 0x0600: an 802.3 length */
 } wn_frame_info;
 
 wn_batch *wn_batch_new(void);

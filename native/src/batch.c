@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "bytes.h"
 #include "internal.h"
 
 static void *map(size_t bytes)
@@ -161,7 +162,13 @@ int wn_batch_frame_info(const wn_batch *batch, int index, wn_frame_info *out)
                            .flood = frame->flood,
                            .relay = frame->relay,
                            .gso_type = frame->vnet.gso_type,
-                           .gso_size = frame->vnet.gso_size};
+                           .gso_size = frame->vnet.gso_size,
+                           .received = frame->from != WN_FORWARDER_NONE};
+    if (frame->len >= WN_ETH_LEN) {
+        memcpy(out->dst_mac, frame->data, WN_MAC_LEN);
+        memcpy(out->src_mac, frame->data + WN_MAC_LEN, WN_MAC_LEN);
+        out->ethertype = wn_get16(frame->data + 2 * WN_MAC_LEN);
+    }
     return WN_OK;
 }
 

@@ -39,6 +39,8 @@ enum { UNIT_DROPPED, UNIT_SENT, UNIT_NO_ROOM };
 static int drop(const unit *u, int reason)
 {
     wn_count(u->dp, reason, 1);
+    if (!u->flooded)
+        u->frame->drop = (uint16_t)reason;
     return UNIT_DROPPED;
 }
 

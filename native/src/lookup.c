@@ -86,6 +86,7 @@ int wn_lookup(wn_datapath *dp, wn_batch *batch, uint32_t now_s)
         if (frame->drop == WN_DROP_NONE && (frame->vnet.flags & WN_VNET_NEEDS_CSUM) &&
             frame->vnet.gso_type == WN_GSO_NONE && !finish_checksum(frame)) {
             frame->drop = WN_C_DROP_BAD_OFFLOAD;
+            frame->relay = frame->flood = 0;
             if (last == frame)
                 last = NULL; /* its fault alone: nothing to repeat */
         }

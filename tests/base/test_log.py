@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from base.clock import FakeClock
-from base.log import RateLimiter, kv, setup
+from base.log import UNLIMITED, RateLimiter, kv, setup
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,11 @@ def test_fake_clock_never_goes_back() -> None:
     assert clock.now() == 6.5
     with pytest.raises(ValueError):
         clock.advance(-1)
+
+
+def test_records_that_are_bounded_otherwise_all_pass() -> None:
+    out = io.StringIO()
+    setup("info", "kv", out)
+    for number in range(100):
+        logging.getLogger("x").info("one of many", extra=UNLIMITED | kv(number=number))
+    assert out.getvalue().count("\n") == 100

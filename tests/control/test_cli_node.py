@@ -14,7 +14,8 @@ import pytest
 
 from control import state
 from control.api import status
-from control.cli import options
+from control.cli import node_options, options
+from control.host import files
 from mesh import core
 from tests.control.processes import ROOT, weft
 from tests.control.served import Served
@@ -200,5 +201,6 @@ def test_help_has_examples(command: str) -> None:
 
 def test_defaults_are_those_of_the_rooms_that_use_them() -> None:
     assert options.DEFAULT_PREFIX == state.DEFAULT_PREFIX
-    assert options.CONN_LIMIT == core.CONN_LIMIT
-    assert options.DEFAULT_PORT == core.DEFAULT_PORT
+    assert node_options.CONN_LIMIT == core.CONN_LIMIT
+    assert node_options.DEFAULT_PORT == core.DEFAULT_PORT
+    assert node_options.PROC == files.PROC

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
 
 import anyio
 import pytest
@@ -53,6 +54,21 @@ def test_a_healthy_host() -> None:
     done = weft("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("all is well\n")
+
+
+def test_network_manager_is_looked_for_on_the_host(tmp_path: Path) -> None:
+    def said() -> list[tuple[str, str]]:
+        checks = doctor.examine(DoctorOptions.of("none", None, (), str(tmp_path)))
+        return [(each.state, each.detail) for each in checks if each.name == "NetworkManager"]
+
+    assert said() == []
+    (tmp_path / "run" / "NetworkManager").mkdir(parents=True)
+    ((state, _),) = said()
+    assert state == doctor.WARN
+    (tmp_path / "etc" / "NetworkManager" / "conf.d").mkdir(parents=True)
+    conf = tmp_path / "etc" / "NetworkManager" / "conf.d" / "70-weft.conf"
+    conf.write_text("unmanaged-devices=interface-name:vethwe*\n")
+    assert said() == [(doctor.OK, f"{conf} leaves our links alone")]
 
 
 STRICT = (

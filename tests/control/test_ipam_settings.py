@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError
 from base.names import PeerName
-from control.cli import options
+from control.cli import node_options
 from control.ipam_settings import DEFAULT_RANGE, parse_ipam
 from ipam.address import Cidr
 from ipam.options import Mode
@@ -30,7 +30,7 @@ def test_no_range_no_allocation() -> None:
 
 
 def test_defaults() -> None:
-    assert options.DEFAULT_RANGE == DEFAULT_RANGE
+    assert node_options.DEFAULT_RANGE == DEFAULT_RANGE
     found = parse_ipam(DEFAULT_RANGE, "", "")
     assert found is not None
     assert found.universe == found.default_subnet == Cidr.parse("10.32.0.0/12")

@@ -367,3 +367,26 @@ def test_subnets_may_have_host_bits() -> None:
         "10.0.0.0/8",
         "fd00::/8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("password", "version_min", "versions", "warned"),
+    [
+        (None, None, (1, 2), False),
+        (b"correct horse", None, (2, 2), False),
+        (b"correct horse", 1, (1, 2), True),
+        (None, 2, (2, 2), False),
+    ],
+)
+async def test_versions_of_the_protocol_in_status(
+    tmp_path: Path,
+    password: bytes | None,
+    version_min: int | None,
+    versions: tuple[int, int],
+    warned: bool,
+) -> None:
+    member = Member(1, 0, tmp_path, password, OFFER, version_min=version_min)
+    view = member.service.membership(member.router.snapshot, None)
+    assert view.protocol == versions
+    assert any("--min-protocol-version" in text for text in view.warnings) == warned
+    member.store.close()

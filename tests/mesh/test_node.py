@@ -137,8 +137,8 @@ async def test_who_is_refused_hears_who_refuses() -> None:
         async with stream:
             await stream.send(intro.bytes_to_send())
             heard = await _read_to_the_end(stream)
-        assert heard.startswith(encode_header(2, 2) + b"\0")
-        done = intro.receive(heard[len(encode_header(2, 2)) + 1 :])
+        assert heard.startswith(encode_header(1, 2) + b"\0")
+        done = intro.receive(heard[len(encode_header(1, 2)) + 1 :])
         assert done is not None
         assert done.features.uid == victim.node.core.options.uid
         collisions = [event for event in victim.seen if isinstance(event, events.NameCollision)]

@@ -17,6 +17,8 @@ def test_defaults() -> None:
     assert settings.log_level == "info"
     assert not settings.adopt
     assert parse(["--adopt"]).adopt
+    assert not settings.packet_debug
+    assert parse(["--pkt-debug"]).packet_debug
 
 
 def test_every_option() -> None:
