@@ -8,11 +8,15 @@ from collections import deque
 from typing import Any
 
 from base.names import PeerName
+from ipam import wire
 from ipam.address import Cidr
 from ipam.allocator import Allocator
 from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast
 from ipam.options import AllocatorOptions, KnownPeer
-from ipam.store import Change, Holding, MemoryStore
+from ipam.store import Change, Entry, Holding, MemoryStore
+from ipam.wire import GossipState, RingState
+
+CANCELLED = "RequestCancelledError"
 
 
 def name_of(number: int) -> PeerName:
@@ -177,3 +181,13 @@ class Cluster:
                 if deadline is not None and deadline <= self.now:
                     host.core.timeout(self.now)
             self.settle()
+
+
+def alone(universe: str = "10.32.0.0/26", **options: object) -> Host:
+    return Cluster(1, universe, **options).hosts[0]
+
+
+def gossip(host: Host, entries: list[Entry], seeds: tuple[int, ...] = ()) -> None:
+    ring = RingState(host.cluster.universe.range, int(name_of(2)), tuple(entries), seeds)
+    host.core.on_gossip(wire.encode_state(GossipState(1, {}, None, ring)), 1.0)
+    host.cluster.settle()

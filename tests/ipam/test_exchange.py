@@ -1,0 +1,123 @@
+"""Space between peers, and what peers should not send."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.errors import RemoteProtocolError
+from ipam import wire
+from ipam.address import Cidr, Range, parse_address
+from ipam.options import KnownPeer, Mode
+from ipam.store import Entry
+from ipam.wire import GossipState, RingState
+from tests.ipam.cluster import Cluster, alone, gossip, name_of, said
+
+
+def test_half_of_an_unused_range() -> None:
+    cluster = Cluster(2, "10.32.0.0/12", expected=1)
+    one, two = cluster.hosts
+    one.core.set_targets(0, 0)
+    cluster.lose(2)
+    cluster.pass_time(40)
+    one.ask("prime")
+    cluster.pass_time(10)
+    cluster.lose()
+    cluster.gossip()
+    assert two.allocate("b") == "10.40.0.0/12"
+    pieces = [(e.token, e.size, e.peer) for e in two.core.status().entries]
+    assert pieces == [
+        (parse_address("10.32.0.0"), 1 << 19, one.name),
+        (parse_address("10.40.0.0"), 1 << 19, two.name),
+    ]
+
+
+def test_few_pieces_for_first_allocations() -> None:
+    for _ in range(20):
+        cluster = Cluster(3)
+        cluster.hosts[0].allocate("a")
+        cluster.hosts[1].allocate("b")
+        assert len(cluster.hosts[2].core.status().entries) < 6
+
+
+def test_one_request_in_flight_for_a_subnet() -> None:
+    cluster = Cluster(2)
+    one, two = cluster.hosts
+    one.allocate("a")
+    two.allocate("b")
+    two.sent.clear()
+    cluster.lose(1)
+    cluster.cut = set()
+    two.core.set_topology([KnownPeer(one.name, "host1", one.uid)], cluster.now)
+    for number in range(20):
+        request = 900 + number
+        two.core.allocate(request, f"x{number}", Cidr.parse("10.32.0.0/27"), cluster.now)
+    cluster.settle()
+    requests = [e for e in two.sent if getattr(e, "data", b"")[:1] == b"\0"]
+    # each grant is the half of what is left, so a few follow each other
+    assert len(requests) <= 5
+    assert sum(said(two.answers.get(900 + n)) != "" for n in range(20)) >= 15
+
+
+def test_greed_is_bounded() -> None:
+    host = alone("10.32.0.0/12")
+    host.allocate("a")
+    request = wire.encode_space_request(Range(*host.cluster.universe.range))
+    for _ in range(500):
+        host.core.on_unicast(name_of(9), request, 1.0)
+    assert host.core.counters["space requests beyond the rate"] > 400
+
+
+def test_what_nobody_should_send_is_counted() -> None:
+    host = alone()
+    before = host.core.encode_state()
+    host.core.on_unicast(name_of(2), b"", 1.0)
+    host.core.on_unicast(name_of(2), b"\x07abc", 1.0)
+    assert host.core.counters == {"empty unicasts": 1, "unicasts of unknown kind": 1}
+    with pytest.raises(RemoteProtocolError):
+        host.core.on_unicast(name_of(2), b"\0", 1.0)
+    assert host.core.encode_state() == before
+
+
+@pytest.mark.parametrize("version", [1 << 31, (1 << 32) - 1, (1 << 20) + 500])
+def test_hostile_versions_are_refused(version: int) -> None:
+    host = alone()
+    host.allocate("a")
+    us = int(host.name)
+    with pytest.raises(RemoteProtocolError, match="version"):
+        gossip(host, [Entry(0x0A200000, us, version, 3)])
+
+
+def test_holes_of_the_merge() -> None:
+    """H1 and H2: a foreign token behind one that names us, in a piece that is in use."""
+    host = alone()
+    host.claim("a", "10.32.0.50/26")
+    us, other, start = int(host.name), int(name_of(2)), 0x0A200000
+    version = host.core.status().entries[0].version
+    for entries in (
+        [Entry(start, us, version + 1, 9), Entry(start + 32, other, 0, 9)],
+        [Entry(start + 16, us, 0, 9), Entry(start + 32, other, 0, 9)],
+    ):
+        with pytest.raises(RemoteProtocolError, match="which I think I own"):
+            gossip(host, entries)
+        assert len(host.core.status().entries) == 1
+
+
+def test_seeds_without_entries_poison_nobody() -> None:
+    cluster = Cluster(2)
+    host = cluster.hosts[0]
+    gossip(host, [], (5, 6))
+    host.allocate("a")
+    assert host.core._context.state.ring.seeds == (int(name_of(1)), int(name_of(2)))
+
+
+def test_mismatches_are_refused_with_a_reason() -> None:
+    one = alone(mode=Mode.SEED, seeds=(name_of(1),))
+    other = RingState(one.cluster.universe.range, 2, (Entry(0x0A200000, 2, 0, 64),), (2,))
+    data = wire.encode_state(GossipState(1, {}, None, other))
+    with pytest.raises(RemoteProtocolError, match="seeded by different peers"):
+        one.core.on_gossip(data, 1.0)
+    other = RingState(Range(0x0A200000, 0x0A200080), 2, (Entry(0x0A200000, 2, 0, 64),), ())
+    data = wire.encode_state(GossipState(1, {}, None, other))
+    with pytest.raises(RemoteProtocolError, match="Incompatible IP allocation ranges"):
+        one.core.on_gossip(data, 1.0)
+    assert one.allocate("a") == "10.32.0.1/26"
