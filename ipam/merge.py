@@ -19,13 +19,11 @@ from typing import Final
 
 from base.names import PeerName
 from ipam.address import Range, format_address, merge_adjacent, subtract
-from ipam.ring import Ring, RingError, check_entries, distance
+from ipam.ring import VERSION_MAX, Ring, RingError, check_entries, distance, raised
 from ipam.store import Entry
 
-#: A version that rises by more than this at once, or reaches the other limit, is an attack: the
-#: owner could not outbid it any more.
+#: A version that rises by more than this at once is an attack: the owner could not outbid it long.
 VERSION_JUMP_MAX: Final = 1 << 20
-VERSION_MAX: Final = 1 << 31
 
 Used = Callable[[Sequence[Range]], int | None]
 
@@ -146,7 +144,7 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
             changed.add(token)
             if peer == own == my.peer:
                 # we have lost our memory of raising it; what we know is right nevertheless
-                emit(Entry(token, own, version + 1, my.free))
+                emit(Entry(token, own, raised(version), my.free))
             else:
                 emit(their)
                 updated = True
@@ -154,7 +152,7 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
             wins = (my.free, peer) > (free, my.peer)
             winner = my if wins else their
             if winner.peer == own:
-                winner = winner._replace(version=version + 1)
+                winner = winner._replace(version=raised(version))
             if winner != my:
                 changed.add(token)
                 updated |= winner.peer != my.peer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipam import wire
-from ipam.options import Mode
+from ipam.options import KnownPeer, Mode
 from ipam.status import State
 from ipam.wire import GossipState
 from tests.ipam.cluster import Cluster, name_of
@@ -137,15 +137,20 @@ def test_an_empty_map_of_claims_is_gossip() -> None:
     assert wire.decode_state(cluster.hosts[0].core.encode_state()).paxos == {}
 
 
-def test_invented_voters_do_not_count() -> None:
-    cluster = Cluster(3, expected=3)
-    cluster.lose(2, 3)
+@pytest.mark.parametrize("known", [False, True])
+def test_invented_voters_do_not_count(known: bool) -> None:
+    """Of a peer that the topology holds, only the process that it holds."""
+    cluster = Cluster(9, expected=3)
+    cluster.lose(*range(2, 10))
     host = cluster.hosts[0]
     host.allocate("a")
     claims = wire.decode_state(host.core.encode_state()).paxos
     assert claims is not None
     ((node, mine),) = claims.items()
     fake = {node._replace(name=node.name + n, uid=n): mine for n in range(1, 9)}
+    if known:
+        everybody = [KnownPeer(one.name, "x", one.uid) for one in cluster.hosts]
+        host.core.set_topology(everybody, 1.0)
     host.core.on_gossip(wire.encode_state(GossipState(1, {}, fake)), 1.0)
     host.cluster.settle()
     assert host.core.status().state is State.ELECTING

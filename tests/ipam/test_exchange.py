@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from base.errors import RemoteProtocolError
 from ipam import wire
@@ -10,6 +14,7 @@ from ipam.address import Cidr, Range, parse_address
 from ipam.options import KnownPeer, Mode
 from ipam.store import Entry
 from ipam.wire import GossipState, RingState
+from tests.golden import load
 from tests.ipam.cluster import Cluster, alone, gossip, name_of, said
 
 
@@ -87,6 +92,26 @@ def test_hostile_versions_are_refused(version: int) -> None:
         gossip(host, [Entry(0x0A200000, us, version, 3)])
 
 
+def test_a_gift_of_the_last_version_poisons_nobody() -> None:
+    """The next word of ours on it would be of a version that everybody refuses."""
+    cluster = Cluster(3)
+    one, two, three = cluster.hosts
+    three.allocate("a")
+    piece = three.core._context.state.ring.entries[-1]
+    middle = piece.token + 8
+    last = (1 << 31) - 1
+    gift = [
+        piece._replace(version=piece.version + 1, free=0),
+        Entry(middle, int(one.name), last, 8),
+    ]
+    gossip(one, gift)
+    assert one.claim("b", str(Cidr(middle + 1, 26))) == "ok"
+    assert one.core._context.state.ring.owner(middle) == int(one.name)
+    cluster.gossip()
+    assert two.core._context.state.ring.owner(middle) == int(one.name)
+    assert {host.core.counters["rings refused"] for host in cluster.hosts} == {0}
+
+
 def test_holes_of_the_merge() -> None:
     """H1 and H2: a foreign token behind one that names us, in a piece that is in use."""
     host = alone()
@@ -121,3 +146,53 @@ def test_mismatches_are_refused_with_a_reason() -> None:
     with pytest.raises(RemoteProtocolError, match="Incompatible IP allocation ranges"):
         one.core.on_gossip(data, 1.0)
     assert one.allocate("a") == "10.32.0.1/26"
+
+
+VALID = [b"\1" + bytes.fromhex(case["bytes"]) for case in load("ipam_gossip")["gossip"]] + [
+    bytes.fromhex(case["payload"]) for case in load("ipam_gossip")["unicast"]
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_any_bytes(seed: int) -> None:
+    """Property 3: handled or refused; what is refused changes nothing."""
+    rng = random.Random(seed)
+    host = alone("10.0.0.0/24")
+    host.allocate("a")
+    for _ in range(6):
+        data = bytearray(rng.choice(VALID))
+        for _ in range(rng.randrange(4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.2:
+            del data[rng.randrange(len(data)) :]
+        state = host.core._context.state
+        before = list(state.ring.entries), state.ring.seeds, list(state.holdings)
+        try:
+            kind = rng.randrange(3)
+            if kind == 0:
+                host.core.on_unicast(name_of(2), bytes(data), 1.0)
+            elif kind == 1:
+                host.core.on_broadcast(name_of(2), bytes(data[1:]), 1.0)
+            else:
+                host.core.on_gossip(bytes(data[1:]), 1.0)
+        except RemoteProtocolError:
+            assert (list(state.ring.entries), state.ring.seeds, list(state.holdings)) == before
+        host.cluster.settle()
+        state.ring.check()
+        assert state.ring.owned_joined(state.peer) == state.space.owned_ranges()
+        assert [ident for ident, _ in host.core.owned()] == ["a"]
+
+
+def test_a_change_of_free_counts_is_not_broadcast() -> None:
+    """#2009: each message holds the whole ring, so it waits for the periodic gossip."""
+    cluster = Cluster(2)
+    one = cluster.hosts[0]
+    one.allocate("a")
+    for host in cluster.hosts:
+        host.sent.clear()
+    for number in range(20):
+        one.allocate(f"c{number}")
+    cluster.gossip()
+    one.ask("delete", "c3")
+    assert [event for host in cluster.hosts for event in host.sent] == []

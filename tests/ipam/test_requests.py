@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ipam import wire
 from ipam.address import Cidr, Range, parse_address
+from ipam.events import SendUnicast
 from ipam.status import State
 from tests.ipam.cluster import CANCELLED, Cluster, alone, name_of, said
 
@@ -205,6 +209,56 @@ def test_a_cancelled_request_leaves_no_record() -> None:
     assert list(host.core.owned()) == []
     host.core.cancel(77, 1.0)
     host.core.cancel(78, 1.0)
+
+
+def test_cancelling_while_the_donor_is_silent() -> None:
+    cluster = Cluster(2, "10.32.0.0/28")
+    one, two = cluster.hosts
+    for number in range(7):
+        one.allocate(f"c{number}")
+    cluster.hosts, cluster.cut = [one], {2}  # it hears nothing, and nobody says so
+    assert one.allocate("late") == ""
+    late = one.last()
+    assert isinstance(one.sent[-1], SendUnicast)
+    one.core.cancel(late, cluster.now)
+    cluster.settle()
+    assert said(one.answers[late]).startswith(CANCELLED)
+    assert one.core.status().pending_allocates == ()
+    cluster.hosts, cluster.cut = [one, two], set()
+    cluster.topology()
+    cluster.pass_time(20)
+    assert "late" not in dict(one.core.owned())
+
+
+def test_a_deadline_says_what_was_waited_for() -> None:
+    cluster = Cluster(2, "10.32.0.0/29")
+    one = cluster.hosts[0]
+    for number in range(6):
+        one.allocate(f"c{number}")
+    assert one.allocate("late", deadline=cluster.now + 3) == ""
+    late = one.last()
+    cluster.pass_time(4)
+    assert said(one.answers[late]) == (
+        "NoAddressError: gave up waiting for a free address in 10.32.0.0/29"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 30))
+def test_edges_are_never_handed_out(seed: int) -> None:
+    """Property 14, with subnets inside each other and addresses that rest."""
+    rng = random.Random(seed)
+    host = alone("10.32.0.0/24", reuse_delay_s=rng.choice([0.0, 60.0]))
+    for step in range(60):
+        prefix_len = rng.randrange(24, 31)
+        size = 1 << (32 - prefix_len)
+        low = 0x0A200000 + size * rng.randrange(256 // size)
+        found = host.allocate(f"c{step}", str(Cidr(low, prefix_len)))
+        if found:
+            addr = parse_address(found.partition("/")[0])
+            assert low < addr < low + size - 1
+        if rng.random() < 0.5:
+            host.ask("delete", f"c{rng.randrange(step + 1)}")
 
 
 def test_prune() -> None:

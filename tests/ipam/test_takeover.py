@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from base.names import PeerName
 from ipam import wire
 from ipam.address import Range
-from ipam.options import Mode
+from ipam.options import KnownPeer, Mode
+from ipam.peers import PeerBook
+from ipam.ring import Ring
 from ipam.status import State
+from ipam.store import Entry
 from ipam.wire import GossipState
 from tests.ipam.cluster import CANCELLED, Cluster, alone, name_of, said
 
@@ -61,6 +65,25 @@ def test_nicknames_of_the_topology_win() -> None:
     nicks = {int(name_of(2)): "host3", int(name_of(1)): "host3"}
     one.core.on_gossip(wire.encode_state(GossipState(1, nicks, {})), 1.0)
     assert {share.nick for share in one.core.status().shares} == {"host1", "host2"}
+
+
+def test_who_inherits() -> None:
+    """Specification 9.4: owners in sight, others in sight that take part, owners, anybody."""
+    us, owner, second, other = (int(name_of(number)) for number in range(1, 5))
+    book = PeerBook(us, "host1", 1)
+    whole = Range(0, 256)
+    ring = Ring(whole, us, [Entry(0, us, 0, 0), Entry(64, owner, 0, 0), Entry(128, second, 0, 0)])
+    assert book.heir(Ring(whole, us, [Entry(0, us, 0, 0)]).heir) == 0
+    assert book.heir(ring.heir) == owner
+    book.learn({other: "host4"})
+    assert book.heir(Ring(whole, us, [Entry(0, us, 0, 0)]).heir) == other
+    assert book.heir(ring.heir) == owner
+    book.set_topology([KnownPeer(PeerName.from_int(other), "host4", 4)], set())
+    assert book.heir(ring.heir) == other
+    book.set_topology(
+        [KnownPeer(PeerName.from_int(each), "", 4) for each in (other, second)], set()
+    )
+    assert book.heir(ring.heir) == second
 
 
 def test_shutdown_leaves_everything_to_an_heir() -> None:
