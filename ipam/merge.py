@@ -123,7 +123,7 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
     index, count = 0, len(mine)
     emit = merged.append
     for their in theirs:
-        token, peer, version, free = their
+        token, peer, version, _ = their
         while index < count and mine[index][0] < token:
             emit(mine[index])
             index += 1
@@ -149,16 +149,19 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
                 emit(their)
                 updated = True
         else:
-            wins = (my.free, peer) > (free, my.peer)
-            winner = my if wins else their
-            if winner.peer == own:
-                winner = winner._replace(version=raised(version))
+            winner = tie_winner(my, their, own)
             if winner != my:
                 changed.add(token)
                 updated |= winner.peer != my.peer
             emit(winner)
     merged += mine[index:]
     return Outcome(merged, (), updated, changed)
+
+
+def tie_winner(my: Entry, their: Entry, own: int) -> Entry:
+    """Of two owners with one version (R3); if that is us, ``own``, the entry is raised."""
+    winner = my if (my.free, their.peer) > (their.free, my.peer) else their
+    return winner._replace(version=raised(winner.version)) if winner.peer == own else winner
 
 
 def _clamp(universe: Range, outcome: Outcome) -> None:
