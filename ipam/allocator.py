@@ -63,7 +63,7 @@ class Allocator:
         )
         self._exchange = Exchange(self._context, self.counters)
         self._requests = Requests(self._context, self._exchange)
-        self._lifecycle = Lifecycle(self._context, self._requests)
+        self._lifecycle = Lifecycle(self._context, self._requests, self._exchange)
         self._encoded: bytes | None = None
         self._tick_at = now + TICK_S
 
@@ -166,13 +166,15 @@ class Allocator:
 
         What an unreleased answer has recorded is undone. Unknown and finished ones are ignored.
         """
-        self._requests.cancel(request, now)
+        if not self._lifecycle.cancel(request):
+            self._requests.cancel(request, now)
 
     def take_over(self, request: int, peer: str, now: float, *, force: bool = False) -> None:
         """Take a dead peer's ranges (``rmpeer``): answers the addresses gained, 0 if none such.
 
-        ``peer`` is a name or nickname. TakeOverRefusedError for a reachable one (unless ``force``)
-        and for a nickname that several bear.
+        Peers in reach are asked for their rings first, which takes a moment, or some seconds if one
+        is silent. ``peer`` is a name or nickname. TakeOverRefusedError for a reachable one, unless
+        ``force``, and for a nickname that several bear.
         """
         self._lifecycle.take_over(request, peer, now, force=force)
 
@@ -201,6 +203,7 @@ class Allocator:
         """All reachable peers, whenever they change; ourselves may be among them."""
         self._context.peers.set_topology(peers, self._context.state.ring.peers())
         self._told_changed()
+        self._lifecycle.topology_changed(now)
         if not self._context.state.ring:
             self._context.election.targets_changed(now)
             self._divided(self._context.divide_if_decided(), now)
@@ -220,12 +223,16 @@ class Allocator:
     def send_failed(self, peer: PeerName, now: float) -> None:
         """A SendUnicast found no way: somebody else is asked, or it is tried again later."""
         self._exchange.send_failed(int(peer), now)
+        self._lifecycle.heard(int(peer), now)
 
     def on_unicast(self, source: PeerName, data: bytes, now: float) -> None:
         """A message for us alone. Raises RemoteProtocolError."""
         kind = data[0] if data else -1
         if kind == wire.RING_UPDATE:
-            self._divided(self._exchange.on_state(data[1:], source, now), now)
+            try:
+                self._divided(self._exchange.on_state(data[1:], source, now), now)
+            finally:
+                self._lifecycle.heard(int(source), now)
         elif kind == wire.SPACE_REQUEST:
             self._exchange.on_request(int(source), wire.decode_range(data[1:]), now)
         elif kind == wire.SPACE_DENIED:
@@ -263,6 +270,7 @@ class Allocator:
         moments = [
             self._requests.next_deadline(),
             self._lifecycle.next_burial(),
+            self._lifecycle.next_deadline(),
             self._exchange.next_forgetting(),
         ]
         if not self._context.stopped:
@@ -275,6 +283,7 @@ class Allocator:
         """Do what is due."""
         self._requests.expire(now)
         self._lifecycle.bury(now)
+        self._lifecycle.expire(now)
         self._exchange.forget_refusals(now)
         if self._context.stopped:
             return

@@ -83,6 +83,14 @@ class Exchange:
         self._ask(where, owner, now)
         return True
 
+    def inquire(self, peer: int) -> None:
+        """Have a peer tell its ring."""
+        peers = self._context.peers
+        data = wire.encode_inquiry(
+            self._context.options.unix_now, {peers.peer: peers.nick(peers.peer)}
+        )
+        self._context.out.send(PeerName.from_int(peer), data)
+
     def _in_flight(self, where: Range, now: float) -> bool:
         ask = self._asks.get(where)
         return ask is not None and ask.until > now

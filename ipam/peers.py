@@ -79,6 +79,10 @@ class PeerBook:
         """Whether the topology holds it."""
         return peer in self.known
 
+    def taking_part(self, owners: Iterable[int]) -> list[int]:
+        """Others in reach that allocate addresses: told of by such, or owners of space."""
+        return sorted(self.known.keys() & {*self._told, *owners})
+
     def participants(self) -> int:
         """How many others take part in the allocation and can be reached."""
         return len(self.known.keys() & self._told.keys())
