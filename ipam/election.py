@@ -63,6 +63,12 @@ class Election:
     def _expects_others(self, now: float) -> bool:
         return self.lived_before and not self._options.expected and now < self._alone_from
 
+    @property
+    def others_expected(self) -> int:
+        """How many other peers there should be, by what the user said."""
+        expected = self._options.expected
+        return expected - 1 if expected > 1 else self._peers.targets or 0
+
     def _quorum(self, now: float) -> int:
         """How many nodes decide."""
         expected = self._options.expected

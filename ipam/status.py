@@ -26,12 +26,19 @@ class State(Enum):
 
 @dataclass(slots=True, frozen=True)
 class PaxosStatus:
-    """The election: ``voters`` have told us their claims, ``quorum`` decide (0: not started)."""
+    """The election: ``quorum`` peers decide (0: not started), claims of ``known_nodes`` are known.
+
+    ``voters`` are those of them that count, ``missing`` other peers in reach, ``unseen`` how many
+    more there should be. ``text`` is a line for the user, "" before it began.
+    """
 
     elector: bool
     known_nodes: int
     quorum: int
     voters: tuple[PeerName, ...] = ()
+    missing: tuple[PeerName, ...] = ()
+    unseen: int = 0
+    text: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from ipam import wire
 from ipam.options import KnownPeer, Mode
-from ipam.status import State
+from ipam.status import PaxosStatus, State
 from ipam.wire import GossipState
 from tests.ipam.cluster import Cluster, name_of
 
@@ -135,6 +135,24 @@ def test_an_observer_makes_electors_start() -> None:
 def test_an_empty_map_of_claims_is_gossip() -> None:
     cluster = Cluster(2)
     assert wire.decode_state(cluster.hosts[0].core.encode_state()).paxos == {}
+
+
+def test_status_tells_who_has_voted_and_who_is_missing() -> None:
+    """#2767: "awaiting consensus" for ever, and no hint."""
+    cluster = Cluster(4, expected=7)
+    host = cluster.hosts[0]
+    cluster.hosts[3].restart(mode=Mode.OBSERVER)
+    others = tuple(map(name_of, (2, 3, 4)))
+    assert host.core.status().paxos == PaxosStatus(True, 0, 0, (), others, 3)
+    cluster.lose(2)
+    host.allocate("a")
+    paxos = host.core.status().paxos
+    assert paxos is not None
+    assert (paxos.voters, paxos.missing) == ((name_of(1), name_of(3)), (name_of(4),))
+    assert paxos.text == (
+        f"by {name_of(1)}(host1), {name_of(3)}(host3); none by {name_of(4)}(host4); "
+        "4 more peers expected, not connected"
+    )
 
 
 @pytest.mark.parametrize("known", [False, True])
