@@ -149,7 +149,7 @@ class Exchange:
                 out.send_state(name)  # it asked twice
                 return
             if self._may_ask(source, asked.size == 1, now):
-                chunk = state.space.biggest_to_give(asked)
+                chunk = state.chunk_for(source, asked)
         if chunk is None:
             out.send(name, wire.encode_denial(where))
         else:

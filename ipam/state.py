@@ -190,6 +190,26 @@ class LocalState:
             self._own(piece)
         self._ring_changed()
 
+    def chunk_for(self, peer: int, where: Range) -> Range | None:
+        """What to give to a peer that asks for ``where``: as much as Weave would, where it costs
+        the fewest new tokens, for these stay for ever; preferably beside what the peer owns.
+        """
+        biggest = self.space.biggest_to_give(where)
+        if biggest is None:
+            return None
+        ring, universe = self.ring, self.universe
+        tokens = {entry.token for entry in ring.entries} | {universe.end}
+
+        def cost(block: Range) -> tuple[int, bool, bool]:
+            beside = [one for one in (block.start - 1, block.end) if universe.contains(one)]
+            return (
+                (block.start not in tokens) + (block.end not in tokens),
+                peer not in map(ring.owner, beside),
+                block != biggest,
+            )
+
+        return min([biggest, *self.space.blocks(where, biggest.size)], key=cost)
+
     def grant(self, where: Range, peer: int) -> None:
         """Give free addresses of ours to a peer."""
         self.space.drop(where)

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.errors import RemoteProtocolError
+from base.names import PeerName
 from ipam import wire
 from ipam.address import Cidr, Range, parse_address
 from ipam.options import KnownPeer, Mode
-from ipam.store import Entry
+from ipam.state import LocalState
+from ipam.store import Entry, Holding, Identity, Stored
 from ipam.wire import GossipState, RingState
 from tests.golden import load
 from tests.ipam.cluster import Cluster, alone, gossip, name_of, said
@@ -146,6 +148,47 @@ def test_mismatches_are_refused_with_a_reason() -> None:
     with pytest.raises(RemoteProtocolError, match="Incompatible IP allocation ranges"):
         one.core.on_gossip(data, 1.0)
     assert one.allocate("a") == "10.32.0.1/26"
+
+
+def _owner_of(universe: str, *entries: tuple[int, int]) -> LocalState:
+    """The state of peer 1; ``entries`` are last octets and owners."""
+    where = Cidr.parse(universe).range
+    state = LocalState(PeerName.from_int(1), where, 0.0)
+    ring = tuple(Entry(where.start + last, peer, 0, 0) for last, peer in entries)
+    state.load(Stored(Identity(PeerName.from_int(1), where), (), ring))
+    return state
+
+
+def _last_octets(chunk: Range | None) -> tuple[int, int]:
+    assert chunk is not None
+    return chunk.start & 0xFF, chunk.end & 0xFF
+
+
+def test_a_grant_is_as_large_as_weaves_and_costs_the_fewest_tokens() -> None:
+    state = _owner_of("10.0.0.0/24", (0, 1))
+    state.hold(Holding(state.universe.start + 1, 24, "a", False))
+    whole = state.universe
+    first = state.chunk_for(2, whole)
+    assert first == state.space.biggest_to_give(whole)
+    assert _last_octets(first) == (192, 0)
+    assert first is not None
+    state.grant(first, 2)
+    # Weave would give 64 to 128 now, and cut two new tokens
+    assert _last_octets(state.space.biggest_to_give(whole)) == (64, 128)
+    second = state.chunk_for(3, whole)
+    assert _last_octets(second) == (128, 192)
+    assert second is not None
+    state.grant(second, 3)
+    assert [entry.token & 0xFF for entry in state.ring.entries] == [0, 128, 192]
+
+
+@pytest.mark.parametrize(("peer", "where"), [(2, (64, 96)), (3, (160, 192)), (4, (160, 192))])
+def test_a_grant_is_beside_what_the_asker_owns_if_it_can_be(
+    peer: int, where: tuple[int, int]
+) -> None:
+    state = _owner_of("10.0.0.0/24", (0, 2), (64, 1), (128, 3), (160, 1), (224, 3))
+    state.hold(Holding(state.universe.start + 127, 24, "a", False))
+    assert _last_octets(state.chunk_for(peer, state.universe)) == where
 
 
 VALID = [b"\1" + bytes.fromhex(case["bytes"]) for case in load("ipam_gossip")["gossip"]] + [
