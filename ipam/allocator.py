@@ -29,6 +29,7 @@ from ipam.holdings import cidr_of
 from ipam.lifecycle import Lifecycle
 from ipam.options import AllocatorOptions, KnownPeer, Mode
 from ipam.outbox import Outbox
+from ipam.outside import Outside
 from ipam.peers import PeerBook
 from ipam.report import make_status
 from ipam.requests import Pending, Requests
@@ -62,6 +63,10 @@ class Allocator:
             self._told_changed,
         )
         self._exchange = Exchange(self._context, self.counters)
+        #: What users chose outside the range, here and elsewhere.
+        self.outside = Outside(
+            self._context.state, peers, self._out, rng, self.counters, options.uid
+        )
         self._requests = Requests(self._context, self._exchange)
         self._lifecycle = Lifecycle(self._context, self._requests, self._exchange)
         self._encoded: bytes | None = None
@@ -141,6 +146,7 @@ class Allocator:
         cannot be reached or does not answer; one that does may refuse. Answers None,
         ClaimConflictError, NoAddressError, RequestCancelledError.
         """
+        self._now = now
         one = Pending(request, ident, cidr, is_container, deadline, "the address")
         self._requests.claim(one, now, patient=not no_error_on_unknown)
 
@@ -155,10 +161,12 @@ class Allocator:
 
     def free(self, request: int, ident: str, addr: int, now: float) -> None:
         """Give one address back: answers None or NotHeldError."""
+        self._now = now
         self._requests.free(request, ident, addr, now)
 
     def delete(self, request: int, ident: str, now: float) -> None:
         """Give all of an ident's addresses back: answers None or NotHeldError."""
+        self._now = now
         self._requests.delete(request, ident, now)
 
     def cancel(self, request: int, now: float) -> None:
@@ -166,6 +174,7 @@ class Allocator:
 
         What an unreleased answer has recorded is undone. Unknown and finished ones are ignored.
         """
+        self._now = now
         if not self._lifecycle.cancel(request):
             self._requests.cancel(request, now)
 
@@ -201,7 +210,8 @@ class Allocator:
 
     def set_topology(self, peers: Iterable[KnownPeer], now: float) -> None:
         """All reachable peers, whenever they change; ourselves may be among them."""
-        self._context.peers.set_topology(peers, self._context.state.ring.peers())
+        if self._context.peers.set_topology(peers, self._context.state.ring.peers()):
+            self.outside.peer_came(now)
         self._told_changed()
         self._lifecycle.topology_changed(now)
         if not self._context.state.ring:
@@ -271,6 +281,7 @@ class Allocator:
             self._requests.next_deadline(),
             self._lifecycle.next_burial(),
             self._lifecycle.next_deadline(),
+            self.outside.next_deadline(),
             self._exchange.next_forgetting(),
         ]
         if not self._context.stopped:
@@ -281,9 +292,11 @@ class Allocator:
 
     def timeout(self, now: float) -> None:
         """Do what is due."""
+        self._now = now
         self._requests.expire(now)
         self._lifecycle.bury(now)
         self._lifecycle.expire(now)
+        self.outside.timeout(now)
         self._exchange.forget_refusals(now)
         if self._context.stopped:
             return
@@ -309,6 +322,7 @@ class Allocator:
         """
         if self._out.is_sealed:
             raise LocalProtocolError("a change is still under way")
+        self.outside.poll(self._now)
         change = self._context.state.seal()
         self._out.seal()
         if change is None:
@@ -331,6 +345,7 @@ class Allocator:
         had_ring = bool(context.state.ring)
         context.state.rollback()
         self._exchange.forget_asks()
+        self.outside.rolled_back(self._now)
         if had_ring and not context.state.ring:
             context.election.undone(self._now)
         self._out.rollback(reason)
@@ -343,7 +358,7 @@ class Allocator:
 
     def status(self) -> IpamStatus:
         """Everything for status and report."""
-        return make_status(self._context, self._requests, self._exchange)
+        return make_status(self._context, self._requests, self._exchange, self.outside)
 
     def owned(self) -> Iterator[tuple[str, tuple[Cidr, ...]]]:
         """All holdings by ident (``GET /ip``), idents and their addresses oldest first."""

@@ -29,15 +29,16 @@ class PeerBook:
         self.targets: int | None = None
         self._told: dict[int, str] = {}
 
-    def set_topology(self, peers: Iterable[KnownPeer], owners: set[int]) -> None:
+    def set_topology(self, peers: Iterable[KnownPeer], owners: set[int]) -> bool:
         """All peers that can be reached; the names of ``owners`` of space that cannot any more
-        stay known.
+        stay known. True if there is a new one.
         """
         before = self.known
         self.known = {int(one.name): one for one in peers if int(one.name) != self.peer}
         for peer in (before.keys() - self.known.keys()) & owners:
             if not self._told.get(peer) or before[peer].nick:
                 self._told[peer] = before[peer].nick
+        return not self.known.keys() <= before.keys()
 
     def learn(self, nicknames: Mapping[int, str]) -> bool:
         """Nicknames of a peer's gossip; true if there was news."""

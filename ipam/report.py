@@ -11,6 +11,7 @@ from base.names import PeerName, format_peer
 from ipam.address import Cidr, format_address
 from ipam.context import Context
 from ipam.exchange import Exchange
+from ipam.outside import Outside
 from ipam.requests import Requests
 from ipam.status import EntryStatus, IpamStatus, PaxosStatus, PeerShare, State
 
@@ -18,7 +19,9 @@ from ipam.status import EntryStatus, IpamStatus, PaxosStatus, PeerShare, State
 _NAMES_MAX: Final = 8
 
 
-def make_status(context: Context, requests: Requests, exchange: Exchange) -> IpamStatus:
+def make_status(
+    context: Context, requests: Requests, exchange: Exchange, outside: Outside
+) -> IpamStatus:
     """A snapshot."""
     state = _state(context, requests)
     paxos = None if context.state.ring else _paxos(context)
@@ -44,7 +47,7 @@ def make_status(context: Context, requests: Requests, exchange: Exchange) -> Ipa
         _shares(context),
         tuple(claims),
         tuple((o.ident, o.cidr) for o in requests.allocates.values() if o.cidr is not None),
-        _conflicts(context, exchange),
+        (*_conflicts(context, exchange), *outside.conflicts()),
     )
 
 

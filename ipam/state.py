@@ -51,6 +51,8 @@ class LocalState:
         self.holdings = Holdings(self._journal)
         #: Addresses held but not ours, in no order that matters.
         self.strays: dict[int, None] = {}
+        #: Addresses held outside the range.
+        self.outside: dict[int, None] = {}
         self.shown = Shown()
         self._sealed: Shown | None = None
         # what the start owes the store, until a commit succeeds
@@ -146,6 +148,9 @@ class LocalState:
             self.space.claim(addr)
         elif self.universe.contains(addr):
             self._stray(addr)
+        else:
+            self._journal.note(self.outside.pop, addr, None)
+            self.outside[addr] = None
 
     def release(self, addr: int, now: float) -> Holding | None:
         """Nobody here holds ``addr`` any more: who did."""
@@ -157,6 +162,9 @@ class LocalState:
             self._touch(addr, 1)
         elif addr in self.strays:
             self._unstray(addr)
+        elif addr in self.outside:
+            self._journal.note(self.outside.__setitem__, addr, None)
+            del self.outside[addr]
         return held
 
     def rename(self, holding: Holding) -> None:

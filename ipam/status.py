@@ -70,8 +70,8 @@ class IpamStatus:
 
     ``paxos`` None once there is a ring. ``active_ips`` are those handed out of the range.
     ``shares``: ourselves first, the others sorted by name. ``text`` is the line of ``/status``.
-    ``conflicts``: held addresses whose owner refuses them, and why rings of peers are refused, as
-    lines for the user.
+    ``conflicts``: held addresses whose owner refuses them, or that are outside the range and in use
+    elsewhere, too, and why rings of peers are refused, as lines for the user.
     """
 
     state: State

@@ -11,7 +11,7 @@ from base.names import PeerName
 from ipam import wire
 from ipam.address import Cidr
 from ipam.allocator import Allocator
-from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast
+from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast, TellOutside
 from ipam.options import AllocatorOptions, KnownPeer
 from ipam.store import Change, Entry, Holding, MemoryStore
 from ipam.wire import GossipState, RingState
@@ -158,6 +158,8 @@ class Cluster:
             for other in self.up():
                 if other.name == event.peer and host in self.up():
                     self.queue.append((host, other, "unicast", event.data))
+        elif isinstance(event, TellOutside):
+            host.sent.append(event)
         elif isinstance(event, Broadcast) and event.source is None:
             host.sent.append(event)
             for other in self.up():
