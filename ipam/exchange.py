@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from base.names import PeerName
+from base.names import PeerName, format_peer
 from ipam import wire
 from ipam.address import Range
 from ipam.context import Context
@@ -207,11 +207,21 @@ class Exchange:
         if not outcome.changed and outcome.seeds == state.ring.seeds:
             return False
         state.take_outcome(outcome)
+        if outcome.lost:
+            self._tell_lost(outcome.lost)
         for where in list(self._asks):
             if any(where.overlaps(gained) for gained in outcome.gained):
                 del self._asks[where]
         self._context.election.over()
         return True
+
+    def _tell_lost(self, lost: list[Range]) -> None:
+        """Somebody has taken over what was ours, as they may."""
+        context = self._context
+        owner = context.state.ring.owner(lost[0].start)
+        who = format_peer(PeerName.from_int(owner), context.peers.nick(owner))
+        more = f" and {len(lost) - 1} more ranges" if len(lost) > 1 else ""
+        context.out.notice(f"no longer ours, now of {who}: {lost[0].as_cidr_text()}{more}")
 
     def _refuse(self, err: RingError, now: float) -> None:
         """Tell, but not with every connection that breaks on it."""

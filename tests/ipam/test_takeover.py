@@ -140,4 +140,5 @@ def test_an_unused_range_is_given_up_without_a_crash() -> None:
     cluster.lose()
     cluster.gossip()
     assert two.core._context.state.space.owned_ranges() == []
+    assert two.notices == [f"no longer ours, now of {one.name}(host1): 10.32.0.32/27"]
     assert two.allocate("b") != ""
