@@ -28,7 +28,6 @@ BURST: Final = 64
 BURST_SINGLE: Final = 1024
 REFILL_S: Final = 0.5
 REFILL_SINGLE_S: Final = 0.02
-_BUCKETS_MAX: Final = 8192
 #: How long it is remembered that the operator was told: that nobody has free addresses, and that a
 #: peer's ring is refused. The latter outlasts the longest pause between two connections.
 TOLD_S: Final = 60.0
@@ -158,13 +157,18 @@ class Exchange:
         out.send_state(name)
 
     def _may_ask(self, source: int, single: bool, now: float) -> bool:
-        """Take a drop from the peer's bucket, which is full again at the time noted."""
+        """Take a drop from the peer's bucket, which is full again at the time noted.
+
+        All that are not in sight share one: who makes up names gains nothing by it, and does not
+        fill our memory. Honest ones are so for a moment, when they come.
+        """
+        key = (source if self._context.peers.reachable(source) else 0, single)
         burst, refill = (BURST_SINGLE, REFILL_SINGLE_S) if single else (BURST, REFILL_S)
-        full_at = max(self._buckets.get((source, single), now), now)
-        if full_at - now > (burst - 1) * refill or len(self._buckets) >= _BUCKETS_MAX:
+        full_at = max(self._buckets.get(key, now), now)
+        if full_at - now > (burst - 1) * refill:
             self._counters["space requests beyond the rate"] += 1
             return False
-        self._buckets[source, single] = full_at + refill
+        self._buckets[key] = full_at + refill
         return True
 
     # --- hearing ---------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ FORM: Final = 1
 #: How often a list is told, and how long it counts.
 TELL_S: Final = 60.0
 KEEP_S: Final = 3 * TELL_S
-#: After a peer has come it is told soon, not by all at once.
+#: After a peer has come it is told soon, not by all at once, and not for each of many that come.
 WELCOME_S: Final = (0.5, 3.0)
+SPACING_S: Final = 10.0
 ADDRS_MAX: Final = 4096
 PEERS_MAX: Final = 16_384
 _HEAD: Final = struct.Struct(">BQQ")
@@ -101,6 +102,7 @@ class Outside:
         self._number = 0
         self._told_of: Collection[int] = frozenset()
         self._tell_at: float | None = None
+        self._welcome_from = 0.0
         self._lists: dict[int, tuple[Listed, float]] = {}
         self._known_doubles: set[tuple[int, int]] = set()
 
@@ -122,6 +124,7 @@ class Outside:
         self._number += 1
         self._out.tell_outside()
         self._tell_at = now + TELL_S * self._rng.uniform(0.9, 1.1) if self._told_of else None
+        self._welcome_from = now + SPACING_S
 
     def encode(self) -> bytes:
         """Our list, as it is now."""
@@ -130,7 +133,8 @@ class Outside:
     def peer_came(self, now: float) -> None:
         """Somebody who has heard nothing yet."""
         if self._tell_at is not None:
-            self._tell_at = min(self._tell_at, now + self._rng.uniform(*WELCOME_S))
+            soon = max(now + self._rng.uniform(*WELCOME_S), self._welcome_from)
+            self._tell_at = min(self._tell_at, soon)
 
     # --- hearing ---------------------------------------------------------------------------------
 

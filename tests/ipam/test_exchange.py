@@ -12,6 +12,7 @@ from base.errors import RemoteProtocolError
 from base.names import PeerName
 from ipam import wire
 from ipam.address import Cidr, Range, parse_address
+from ipam.exchange import BURST
 from ipam.options import KnownPeer, Mode
 from ipam.state import LocalState
 from ipam.store import Entry, Holding, Identity, Stored
@@ -72,6 +73,19 @@ def test_greed_is_bounded() -> None:
     for _ in range(500):
         host.core.on_unicast(name_of(9), request, 1.0)
     assert host.core.counters["space requests beyond the rate"] > 400
+
+
+def test_made_up_askers_share_what_one_may_ask() -> None:
+    cluster = Cluster(2, "10.32.0.0/12")
+    one, two = cluster.hosts
+    one.allocate("a")
+    whole = wire.encode_space_request(cluster.universe.range)
+    for number in range(100, 300):
+        one.core.on_unicast(name_of(number), whole, 1.0)
+    refused = one.core.counters["space requests beyond the rate"]
+    assert refused == 200 - BURST
+    one.core.on_unicast(two.name, whole, 1.0)
+    assert one.core.counters["space requests beyond the rate"] == refused
 
 
 def test_what_nobody_should_send_is_counted() -> None:

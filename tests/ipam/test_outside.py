@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from base.errors import RemoteProtocolError
 from ipam.address import parse_address
 from ipam.events import TellOutside
-from ipam.outside import ADDRS_MAX, KEEP_S, TELL_S, Listed, Outside, decode, encode
+from ipam.outside import ADDRS_MAX, KEEP_S, SPACING_S, TELL_S, Listed, Outside, decode, encode
 from tests.ipam.cluster import Cluster, Host, name_of
 
 X = parse_address("10.9.0.1")
@@ -98,9 +98,17 @@ def test_who_comes_hears_it_soon() -> None:
     one = cluster.hosts[0]
     one.claim("a", "10.9.0.1/24")
     before = len(one.sent)
+    cluster.pass_time(SPACING_S)
     cluster.lose()
     cluster.pass_time(4)
     assert told(one, before) == 1
+    for _ in range(5):  # it comes and goes
+        cluster.lose(2)
+        cluster.lose()
+        cluster.pass_time(1)
+    assert told(one, before) == 1
+    cluster.pass_time(SPACING_S)
+    assert told(one, before) == 2
 
 
 def test_what_could_not_be_stored_is_not_told() -> None:
