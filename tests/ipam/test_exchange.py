@@ -12,6 +12,7 @@ from base.errors import RemoteProtocolError
 from base.names import PeerName
 from ipam import wire
 from ipam.address import Cidr, Range, parse_address
+from ipam.events import SendUnicast
 from ipam.exchange import BURST
 from ipam.options import KnownPeer, Mode
 from ipam.state import LocalState
@@ -64,6 +65,41 @@ def test_one_request_in_flight_for_a_subnet() -> None:
     # each grant is the half of what is left, so a few follow each other
     assert len(requests) <= 5
     assert sum(said(two.answers.get(900 + n)) != "" for n in range(20)) >= 15
+
+
+def test_who_has_no_ring_is_told_ours_unless_it_only_gossips() -> None:
+    """Specification 7: whose gossip it is is not known."""
+    host = alone()
+    host.allocate("a")
+    host.sent.clear()
+    for paxos in (None, {}):
+        state = wire.encode_state(GossipState(1, {int(name_of(2)): "host2"}, paxos))
+        host.core.on_gossip(state, 1.0)
+        host.cluster.settle()
+        assert host.sent == []
+        host.core.on_broadcast(name_of(2), state, 1.0)
+        host.cluster.settle()
+        host.core.on_unicast(name_of(2), wire.encode_ring_update(state), 1.0)
+        host.cluster.settle()
+        told = SendUnicast(name_of(2), wire.encode_ring_update(host.core.encode_state()))
+        assert host.sent == [told, told]
+        host.sent.clear()
+
+
+def test_a_refusal_comes_before_the_ring() -> None:
+    """Specification 8, 3b; the other way round the asker would ask again at once."""
+    host = alone("10.32.0.0/30")
+    for number in range(2):
+        host.claim(f"c{number}", f"10.32.0.{2 * number}/30")
+        host.claim(f"d{number}", f"10.32.0.{2 * number + 1}/30")
+    host.sent.clear()
+    asked = Range(0x0A200000, 0x0A200004)
+    host.core.on_unicast(name_of(2), wire.encode_space_request(asked), 1.0)
+    host.cluster.settle()
+    assert host.sent == [
+        SendUnicast(name_of(2), wire.encode_denial(asked)),
+        SendUnicast(name_of(2), wire.encode_ring_update(host.core.encode_state())),
+    ]
 
 
 def test_greed_is_bounded() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipam import wire
 from ipam.address import Cidr, Range, parse_address
 from ipam.events import SendUnicast
+from ipam.options import Mode
 from ipam.status import State
 from tests.ipam.cluster import CANCELLED, Cluster, alone, name_of, said
 
@@ -135,6 +136,25 @@ def test_a_claim_before_there_is_a_ring() -> None:
     ring = host.core._context.state.ring
     assert ring.owner(parse_address("10.32.0.40")) == int(host.name)
     assert not host.core._context.state.strays
+
+
+def test_an_address_claimed_on_two_hosts_before_they_met() -> None:
+    """Whoever owns it keeps it; the other is told, and both refuse anybody else."""
+    cluster = Cluster(2)
+    one, two = cluster.hosts
+    cluster.lose(2)
+    for host in cluster.hosts:
+        assert host.claim(f"c{host.number}", "10.32.0.5/26", no_error_on_unknown=True) == "ok"
+    cluster.lose()
+    cluster.pass_time(30)
+    assert not one.core._context.state.strays
+    assert two.core.status().conflicts == (f"10.32.0.5 of c2 is in use at {one.name} too",)
+    for host in cluster.hosts:
+        assert host.claim("other", "10.32.0.5/26").startswith("ClaimConflictError")
+    two.ask("delete", "c2")
+    cluster.pass_time(10)
+    assert two.core.status().conflicts == ()
+    assert dict(one.core.owned()) == {"c1": (Cidr.parse("10.32.0.5/26"),)}
 
 
 def test_claims_elsewhere() -> None:
@@ -268,6 +288,19 @@ def test_prune() -> None:
     host.core.prune({"b"}, 1.0)
     host.cluster.settle()
     assert [ident for ident, _ in host.core.owned()] == ["b", "weave:expose"]
+
+
+def test_status_where_every_owner_is_out_of_reach() -> None:
+    cluster = Cluster(3, mode=Mode.SEED, seeds=(name_of(1), name_of(2)))
+    third = cluster.hosts[2]
+    cluster.hosts[0].allocate("a")
+    third.ask("prime")
+    assert third.core.status().text == "ready"
+    cluster.lose(1, 2)
+    assert third.core.status().text == (
+        "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
+    )
+    assert third.core.status().unreachable_count == 2
 
 
 def test_status_records() -> None:

@@ -11,7 +11,7 @@ from ipam.options import KnownPeer, Mode
 from ipam.peers import PeerBook
 from ipam.ring import Ring
 from ipam.status import State
-from ipam.store import Entry
+from ipam.store import Entry, MemoryStore
 from ipam.wire import GossipState
 from tests.ipam.cluster import CANCELLED, Cluster, alone, name_of, said
 
@@ -95,6 +95,22 @@ def test_shutdown_leaves_everything_to_an_heir() -> None:
     assert one.allocate("b").startswith(CANCELLED)
     assert said(one.ask("prime")) == "ok"
     assert one.core.status().state is State.STOPPED
+
+
+def test_a_reset_of_all_in_turn_loses_no_space() -> None:
+    cluster = Cluster(3)
+    for host in cluster.hosts:
+        host.allocate("a")
+    for host in cluster.hosts:
+        assert said(host.ask("shutdown")) == "ok"
+        host.store = MemoryStore()
+        host.restart()
+        cluster.topology()
+        cluster.gossip()
+        assert host.allocate("b") != ""
+        states = [one.core._context.state for one in cluster.hosts]
+        owned = sum(run.size for state in states for run in state.space.owned_ranges())
+        assert owned == cluster.universe.size
 
 
 def test_shutdown_without_an_heir_is_silent() -> None:
