@@ -212,6 +212,7 @@ class Allocator:
         """All reachable peers, whenever they change; ourselves may be among them."""
         if self._context.peers.set_topology(peers, self._context.state.ring.peers()):
             self.outside.peer_came(now)
+            self._context.election.peer_came(now)
         self._told_changed()
         self._lifecycle.topology_changed(now)
         if not self._context.state.ring:

@@ -8,7 +8,7 @@ from ipam import wire
 from ipam.options import KnownPeer, Mode
 from ipam.status import PaxosStatus, State
 from ipam.wire import GossipState
-from tests.ipam.cluster import Cluster, name_of
+from tests.ipam.cluster import Cluster, name_of, said
 
 
 def test_two_peers_agree_by_five_messages() -> None:
@@ -98,6 +98,45 @@ def test_alone_after_a_grace_time() -> None:
     assert host.core.status().state is State.ELECTING
     cluster.pass_time(20)
     assert host.core.status().state is State.RUNNING
+
+
+def test_one_that_decides_alone_does_not_wait_for_an_observer() -> None:
+    cluster = Cluster(2, expected=1)
+    elector, observer = cluster.hosts
+    observer.restart(mode=Mode.OBSERVER)
+    cluster.topology()
+    assert observer.allocate("a") == ""
+    waiting = observer.last()
+    cluster.pass_time(60)
+    assert elector.core.status().state is State.RUNNING
+    assert said(observer.answers[waiting]) != ""
+
+
+def test_one_that_decides_alone_waits_for_a_vote_of_whoever_comes() -> None:
+    cluster = Cluster(2, expected=1)
+    cluster.lose(2)
+    one, two = cluster.hosts
+    assert one.allocate("a") == ""
+    cluster.pass_time(25)
+    known = [KnownPeer(two.name, "host2", two.uid)]
+    one.core.set_topology(known, cluster.now)  # but nothing is heard of it yet
+    cluster.pass_time(9)
+    assert one.core.status().state is State.ELECTING
+    cluster.lose()
+    cluster.gossip()
+    assert one.core.status().state is State.RUNNING
+    assert one.core._context.state.ring.seeds == (int(one.name), int(two.name))
+
+
+def test_who_comes_is_asked_for_its_vote_at_once() -> None:
+    cluster = Cluster(2, expected=1)
+    cluster.lose(2)
+    one = cluster.hosts[0]
+    assert one.allocate("a") == ""
+    cluster.pass_time(20)
+    cluster.lose()
+    cluster.pass_time(2)
+    assert len(one.core._context.state.ring.seeds) == 2
 
 
 def test_retry_without_news_is_silent() -> None:

@@ -15,6 +15,7 @@ from ipam.address import Cidr, Range, parse_address
 from ipam.events import SendUnicast
 from ipam.exchange import BURST
 from ipam.options import KnownPeer, Mode
+from ipam.paxos import Claims, NodeId
 from ipam.state import LocalState
 from ipam.store import Entry, Holding, Identity, Stored
 from ipam.wire import GossipState, RingState
@@ -72,7 +73,8 @@ def test_who_has_no_ring_is_told_ours_unless_it_only_gossips() -> None:
     host = alone()
     host.allocate("a")
     host.sent.clear()
-    for paxos in (None, {}):
+    votes: list[dict[NodeId, Claims] | None] = [None, {}]
+    for paxos in votes:
         state = wire.encode_state(GossipState(1, {int(name_of(2)): "host2"}, paxos))
         host.core.on_gossip(state, 1.0)
         host.cluster.settle()
