@@ -35,13 +35,26 @@ def test_takeover_frees_space_everywhere() -> None:
 
 
 def test_an_ambiguous_nickname_is_refused() -> None:
-    cluster = Cluster(3)
+    cluster = Cluster(2, mode=Mode.SEED, seeds=tuple(map(name_of, (1, 8, 9))))
+    one = cluster.hosts[0]
+    one.allocate("a")
+    nicks = {int(name_of(8)): "host9", int(name_of(9)): "host9"}
+    one.core.on_gossip(wire.encode_state(GossipState(1, nicks, {})), 1.0)
+    assert "several peers" in said(one.ask("take_over", "host9"))
+
+
+def test_nobody_is_renamed_after_its_death() -> None:
+    cluster = Cluster(3, mode=Mode.SEED, seeds=tuple(map(name_of, (1, 2, 3))))
     one = cluster.hosts[0]
     one.allocate("a")
     cluster.lose(2, 3)
-    nicks = {int(name_of(2)): "host9", int(name_of(3)): "host9"}
-    one.core.on_gossip(wire.encode_state(GossipState(1, nicks, {})), 1.0)
-    assert "several peers" in said(one.ask("take_over", "host9"))
+    swapped = {int(name_of(2)): "host3", int(name_of(3)): "host2"}
+    one.core.on_gossip(wire.encode_state(GossipState(1, swapped, {})), 1.0)
+    nicks = {share.peer: share.nick for share in one.core.status().shares}
+    assert nicks == {name_of(number): f"host{number}" for number in (1, 2, 3)}
+    assert said(one.ask("take_over", "host3")) == "16"
+    owners = {entry.peer for entry in one.core._context.state.ring.entries}
+    assert owners == {int(name_of(1)), int(name_of(2))}
 
 
 @pytest.mark.parametrize("order", ["gone empty", "empty gone", "empty gone empty"])
