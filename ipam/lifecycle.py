@@ -97,8 +97,10 @@ class Lifecycle:
     def take_over(self, request: int, text: str, now: float, *, force: bool) -> None:
         """Make a dead peer's ranges ours, once those in sight have told their rings."""
         context = self._context
-        peer = self._mortal(request, text, force=force)
-        if peer is None:
+        if context.stopped:
+            context.out.fail(request, _left())
+            return
+        if self._mortal(request, text, force=force) is None:
             return
         asked = context.peers.taking_part(context.state.ring.peers())
         if len(asked) > INQUIRY_PEERS:
@@ -177,8 +179,9 @@ class Lifecycle:
         context = self._context
         context.stopped = True
         self._requests.cancel_where(lambda _: True, primes=True)
-        for waiting in list(self._take_overs):
-            self.cancel(waiting)
+        for waiting in self._take_overs:
+            context.out.fail(waiting, _left())
+        self._take_overs.clear()
         state = context.state
         if state.ring.owned(state.peer):
             heir = context.peers.heir(state.ring.heir)
@@ -189,6 +192,10 @@ class Lifecycle:
                     context.out.send_state(PeerName.from_int(heir))
         context.election.over()
         context.out.answer(request)
+
+
+def _left() -> TakeOverRefusedError:
+    return TakeOverRefusedError("this peer has left, it takes over nobody")
 
 
 def _parse(text: str) -> int | None:

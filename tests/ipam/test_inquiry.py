@@ -125,8 +125,10 @@ def test_leaving_ends_it() -> None:
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     one.ask("shutdown")
+    late = one.ask("take_over", str(three.name))
     net.run(1.0)
-    assert isinstance(one.answers[request].error, RequestCancelledError)
+    for number in (request, late):
+        assert isinstance(one.answers[number].error, TakeOverRefusedError)
 
 
 def test_not_everybody_is_asked_and_the_question_starts_no_election() -> None:
