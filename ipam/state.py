@@ -14,6 +14,7 @@ Source of truth: ipam specification 6.1, 9, 20.6, 20.12.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from base.names import PeerName
@@ -27,6 +28,8 @@ from ipam.store import Change, Entry, Holding, Identity, Stored
 
 _NO_CHANGE: Final = Change()
 _NOWHERE: Final = Range(0, 0)
+#: How many blocks are looked at for the best one to give; of a space full of holes there are many.
+_BLOCKS_MAX: Final = 256
 
 
 @dataclass(slots=True, frozen=True)
@@ -216,7 +219,8 @@ class LocalState:
                 block != biggest,
             )
 
-        return min([biggest, *self.space.blocks(where, biggest.size)], key=cost)
+        others = islice(self.space.blocks(where, biggest.size), _BLOCKS_MAX)
+        return min([biggest, *others], key=cost)
 
     def grant(self, where: Range, peer: int) -> None:
         """Give free addresses of ours to a peer."""
