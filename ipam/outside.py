@@ -161,6 +161,8 @@ class Outside:
     def _doubles(self) -> set[tuple[int, int]]:
         """Addresses in use here and at a peer in reach."""
         ours = self._state.outside.keys()
+        if not ours:
+            return set()
         return {
             (addr, peer)
             for peer, (listed, _) in self._lists.items()
