@@ -42,7 +42,9 @@ KEEP_S: Final = 3 * TELL_S
 #: After a peer has come it is told soon, not by all at once, and not for each of many that come.
 WELCOME_S: Final = (0.5, 3.0)
 SPACING_S: Final = 10.0
+#: Addresses in one list, and kept of all, and peers whose lists are kept.
 ADDRS_MAX: Final = 4096
+ADDRS_TOTAL_MAX: Final = 1 << 18
 PEERS_MAX: Final = 16_384
 _HEAD: Final = struct.Struct(">BQQ")
 
@@ -103,7 +105,9 @@ class Outside:
         self._told_of: Collection[int] = frozenset()
         self._tell_at: float | None = None
         self._welcome_from = 0.0
+        # with the time until which each counts; and when to look for old ones
         self._lists: dict[int, tuple[Listed, float]] = {}
+        self._sweep_at: float | None = None
         self._known_doubles: set[tuple[int, int]] = set()
 
     # --- telling ---------------------------------------------------------------------------------
@@ -149,14 +153,20 @@ class Outside:
         if listed is None or peer == self._peers.peer:
             return
         before = self._lists.get(peer)
-        if before is not None:
-            if before[0].run == listed.run and before[0].number > listed.number:
-                return
-        elif len(self._lists) >= PEERS_MAX:
+        if before is not None and before[0].run == listed.run and before[0].number > listed.number:
+            return
+        if not self._has_room(peer, len(listed.addrs)):
             self._counters["lists of addresses outside the range beyond the limit"] += 1
             return
         self._lists[peer] = listed, now + KEEP_S
+        if self._sweep_at is None:
+            self._sweep_at = now + KEEP_S
         self._notice_doubles()
+
+    def _has_room(self, peer: int, count: int) -> bool:
+        """Whether so many addresses of a peer can be kept."""
+        others = [len(one.addrs) for each, (one, _) in self._lists.items() if each != peer]
+        return len(others) < PEERS_MAX and sum(others) + count <= ADDRS_TOTAL_MAX
 
     def _doubles(self) -> set[tuple[int, int]]:
         """Addresses in use here and at a peer in reach."""
@@ -189,14 +199,13 @@ class Outside:
 
     def next_deadline(self) -> float | None:
         """When :meth:`timeout` is to be called at the latest."""
-        moments = [until for _, until in self._lists.values()]
-        if self._tell_at is not None:
-            moments.append(self._tell_at)
-        return min(moments, default=None)
+        moments = (self._tell_at, self._sweep_at)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def timeout(self, now: float) -> None:
         """Tell again; forget who has been silent."""
         if self._tell_at is not None and self._tell_at <= now:
             self._tell(now)
-        if any(until <= now for _, until in self._lists.values()):
+        if self._sweep_at is not None and self._sweep_at <= now:
             self._lists = {peer: one for peer, one in self._lists.items() if one[1] > now}
+            self._sweep_at = min((until for _, until in self._lists.values()), default=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from base.errors import RemoteProtocolError
 from ipam.address import parse_address
 from ipam.events import TellOutside
-from ipam.outside import ADDRS_MAX, KEEP_S, SPACING_S, TELL_S, Listed, Outside, decode, encode
+from ipam.outside import ADDRS_MAX, KEEP_S, SPACING_S, TELL_S, Listed, decode, encode
 from tests.ipam.cluster import Cluster, Host, name_of
 
 X = parse_address("10.9.0.1")
@@ -208,10 +206,12 @@ def test_what_cannot_be_read_is_counted_and_our_own_words_ignored() -> None:
     assert one.core.status().conflicts == ()
 
 
-def test_lists_are_kept_of_so_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipam.outside.PEERS_MAX", 3)
+@pytest.mark.parametrize("limit", ["PEERS_MAX", "ADDRS_TOTAL_MAX"])
+def test_lists_are_kept_of_so_many_only(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"ipam.outside.{limit}", 3)
     host = Cluster(1).hosts[0]
-    outside: Outside = host.core.outside
-    for number in random.Random(1).sample(range(10, 20), 10):
-        outside.on_broadcast(name_of(number), encode(Listed(1, 1, frozenset({X}))), 1.0)
-    assert host.core.counters["lists of addresses outside the range beyond the limit"] == 7
+    for number in range(10, 20):
+        data = encode(Listed(1, 1, frozenset({X})))
+        host.core.outside.on_broadcast(name_of(number), data, 1.0)
+        host.core.outside.on_broadcast(name_of(number), data, 1.0)
+    assert host.core.counters == {"lists of addresses outside the range beyond the limit": 14}
