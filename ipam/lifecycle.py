@@ -65,11 +65,12 @@ class Lifecycle:
     def prune(self, running: Collection[str], now: float) -> None:
         """Containers that are not running hold nothing."""
         alive = set(running)
-        gone = {
+        # in order of age, not of hashes: it is the order in which addresses are used again
+        gone = dict.fromkeys(
             one.ident
             for one in self._context.state.holdings
             if one.is_container and one.ident not in alive
-        }
+        )
         for ident in gone:
             self._requests.release_all(ident, now)
         if gone:

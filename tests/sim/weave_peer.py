@@ -142,7 +142,7 @@ class WeavePeer:
         self._retry()
 
     def prune(self, running: set[str], now: float) -> None:
-        for ident in {one.ident for one in self.held.values()} - running:
+        for ident in sorted({one.ident for one in self.held.values()} - running):
             self.delete(0, ident, now)
 
     def take_over(self, request: int, peer: str, _now: float, **_: object) -> None:
