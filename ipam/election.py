@@ -64,6 +64,16 @@ class Election:
     def _expects_others(self, now: float) -> bool:
         return self.lived_before and not self._options.expected and now < self._alone_from
 
+    def _others_that_vote(self, others: int) -> int:
+        """Those of so many that may yet vote, some time after we asked: if anybody is in sight, all
+        but those in sight that have not, being observers.
+        """
+        in_sight = self._peers.known.keys()
+        if not in_sight:
+            return 0
+        voters = {node.name for node in self.paxos.counted()} & in_sight
+        return max(len(voters), others - len(in_sight - voters))
+
     @property
     def others_expected(self) -> int:
         """How many other peers there should be, by what the user said."""
@@ -79,8 +89,7 @@ class Election:
         if self._expects_others(now):
             others = max(others, len(self._peers.known))
         if expected == 1 and now >= self._alone_from:
-            # who is in sight and has not voted by now never will: an observer
-            others = min(others, len(self.paxos.counted().keys() - {self.paxos.node}))
+            others = self._others_that_vote(others)
         if expected == 0 and self._in_sight_until is not None and now < self._in_sight_until:
             others = max(others, self._peers.participants())
         return (others + 1) // 2 + 1

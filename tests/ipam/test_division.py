@@ -139,6 +139,34 @@ def test_who_comes_is_asked_for_its_vote_at_once() -> None:
     assert len(one.core._context.state.ring.seeds) == 2
 
 
+def test_some_in_sight_do_not_decide_for_all_targets() -> None:
+    """With consensus=1 beside five targets, of which one has voted, and one observes."""
+    cluster = Cluster(6, expected=1)
+    cluster.hosts[2].restart(mode=Mode.OBSERVER)
+    cluster.lose(4, 5, 6)
+    one = cluster.hosts[0]
+    one.core.set_targets(5, cluster.now)
+    assert one.allocate("a") == ""
+    cluster.pass_time(100)
+    assert one.core.status().text == "awaiting consensus (quorum: 3, known: 2)"
+    cluster.lose(4, 5)
+    cluster.gossip()
+    cluster.pass_time(40)
+    assert one.core.status().state is State.RUNNING
+
+
+def test_a_target_that_is_forgotten_is_not_counted() -> None:
+    """#1593: stuck for ever with one target too many."""
+    cluster = Cluster(3, expected=0)
+    cluster.lose(2, 3)
+    one = cluster.hosts[0]
+    assert one.allocate("a") == ""
+    assert one.core.status().text == "awaiting consensus (quorum: 2, known: 1)"
+    one.core.set_targets(0, cluster.now)
+    cluster.pass_time(40)
+    assert one.core.status().state is State.RUNNING
+
+
 def test_retry_without_news_is_silent() -> None:
     cluster = Cluster(2)
     cluster.hosts[0].allocate("a")
