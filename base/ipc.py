@@ -20,7 +20,7 @@ import msgspec
 
 from base.errors import RemoteProtocolError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MESSAGE_LEN_MAX: Final = 64 * 1024 * 1024
 _HEADER: Final = struct.Struct("!I")
 
@@ -89,6 +89,9 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     """Everything the router needs; replaces all it had. ``seq`` is the number of this state.
 
     ``sealed`` says that neighbours to come may be encrypted, so that MTUs leave room for it.
+
+    Neighbours ``cut`` had a connection that ended without a word: their routers may still be there.
+    ``young``: so may all that are not named, since this control has only just begun.
     """
 
     seq: int
@@ -99,12 +102,15 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     unicast: tuple[UnicastRoute, ...] = ()
     broadcast: tuple[BroadcastRoute, ...] = ()
     sealed: bool = False
+    cut: tuple[NameBytes, ...] = ()
+    young: bool = False
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
     """Change from state ``seq - 1`` to ``seq``, applied as one.
 
     Peers and connections are upserted by name; routes, when not None, replace the whole table.
+    ``cut``: those of ``connections_gone`` that ended without a word.
     """
 
     seq: int
@@ -112,6 +118,7 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     peers_gone: tuple[NameBytes, ...] = ()
     connections: tuple[Connection, ...] = ()
     connections_gone: tuple[NameBytes, ...] = ()
+    cut: tuple[NameBytes, ...] = ()
     unicast: tuple[UnicastRoute, ...] | None = None
     broadcast: tuple[BroadcastRoute, ...] | None = None
 

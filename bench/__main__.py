@@ -10,8 +10,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -21,7 +23,6 @@ from bench import environment, report
 from bench.attach.run import AttachResult
 from bench.attach.run import run as run_attach
 from bench.figures import (
-    Benchmark,
     BenchmarkFile,
     Figures,
     add_attach,
@@ -44,22 +45,20 @@ from bench.system.ciphers import run as run_ciphers
 from bench.system.run import SystemResult
 from bench.system.run import run as run_system
 
-PARTS = ("stages", "mesh", "ciphers", "ipam", "attach", "startup", "system")
 #: More than this, before anything was started, and results are marked as doubtful.
 BUSY_PERCENT = 10.0
 BUILD = environment.ROOT / "build" / "bench"
 RESULTS = environment.RESULTS
 
-_Result = TypeVar("_Result")
 
-
-def measure_stages(file: Path) -> None:
-    """Run bench/micro and bench/pipeline under pytest-benchmark.
+def run_stages() -> BenchmarkFile:
+    """bench/micro and bench/pipeline under pytest-benchmark.
 
     Raises:
         WeftError: a benchmark failed; its output has been printed.
     """
-    print("stages and pipeline", flush=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    file = BUILD / "stages.json"
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["--benchmark-enable", "--benchmark-disable-gc", "--benchmark-sort=name"]
     command += ["--benchmark-columns=median,iqr,rounds", f"--benchmark-json={file}"]
@@ -74,72 +73,98 @@ def measure_stages(file: Path) -> None:
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
         raise WeftError("a stage benchmark failed")
+    return msgspec.json.decode(file.read_bytes(), type=BenchmarkFile)
 
 
-def measure_mesh(file: Path) -> None:
-    """Run bench/mesh.
-
-    Raises:
-        WeftError: it cannot run here, or the lab failed.
-    """
-    print("mesh: a real node among 100; handshakes, convergence, growth", flush=True)
-    result = MeshResult(node=anyio.run(measure_all), scale=scale.measure())
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-
-
-def measure_ciphers(file: Path) -> None:
-    """Run bench/system/ciphers.
+def run_mesh() -> MeshResult:
+    """bench/mesh.
 
     Raises:
         WeftError: it cannot run here, or the lab failed.
     """
-    print("ciphers: plain, secretbox, AES-256-GCM", flush=True)
-    result = anyio.run(run_ciphers, BUILD)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    return MeshResult(node=anyio.run(measure_all), scale=scale.measure())
 
 
-def measure_system(file: Path) -> None:
-    """Run bench/system.
+@dataclass(slots=True, frozen=True)
+class Part:
+    """One part: ``run`` measures and gives what ``kind`` holds, ``add`` makes figures of that.
 
-    Raises:
-        WeftError: it cannot run here, or the lab failed.
+    Its result is kept as ``bench/results/<name>.json``. ``run`` raises WeftError where it cannot.
     """
-    print("system: raw veth, kernel VXLAN, weft", flush=True)
-    result = anyio.run(run_system, BUILD)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+    name: str
+    about: str
+    kind: type[Any]
+    run: Callable[[], Any]
+    add: Callable[[Figures, Any], None]
+
+    @property
+    def file(self) -> Path:
+        """Where the result is kept."""
+        return RESULTS / f"{self.name}.json"
+
+    def measure(self) -> None:
+        """Run it, and keep the result."""
+        print(f"{self.name}: {self.about}", flush=True)
+        result = self.run()
+        self.file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+    def read(self) -> Any:
+        """The result that is kept; None when it was never measured."""
+        if not self.file.exists():
+            return None
+        return msgspec.json.decode(self.file.read_bytes(), type=self.kind)
 
 
-def measure_ipam(file: Path) -> None:
-    """Run bench/ipam.
-
-    Raises:
-        WeftError: it cannot run here, or control failed.
-    """
-    print("ipam: durable allocations, a whole range", flush=True)
-    result = run_ipam(BUILD)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-
-
-def measure_attach(file: Path) -> None:
-    """Run bench/attach.
-
-    Raises:
-        WeftError: it cannot run here, or control failed.
-    """
-    print("attach: containers by weft, by ip, by the reference plugins", flush=True)
-    result = run_attach(BUILD)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-
-
-def measure_startup(file: Path) -> None:
-    """Run bench/startup.
-
-    Raises:
-        WeftError: it cannot run here, or a plugin failed.
-    """
-    print("startup: CNI plugins beside the reference's", flush=True)
-    result = anyio.run(run_startup)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+#: In the order in which they are measured.
+PARTS: Final = {
+    part.name: part
+    for part in (
+        Part("stages", "single stages and the pipeline", BenchmarkFile, run_stages, add_stages),
+        Part(
+            "mesh",
+            "a real node among 100; handshakes, convergence, growth",
+            MeshResult,
+            run_mesh,
+            add_mesh,
+        ),
+        Part(
+            "ciphers",
+            "plain, secretbox, AES-256-GCM",
+            CipherResult,
+            lambda: anyio.run(run_ciphers, BUILD),
+            add_ciphers,
+        ),
+        Part(
+            "ipam",
+            "durable allocations, a whole range",
+            IpamResult,
+            lambda: run_ipam(BUILD),
+            add_ipam,
+        ),
+        Part(
+            "attach",
+            "containers by weft, by ip, by the reference plugins",
+            AttachResult,
+            lambda: run_attach(BUILD),
+            add_attach,
+        ),
+        Part(
+            "startup",
+            "CNI plugins beside the reference's",
+            StartupResult,
+            lambda: anyio.run(run_startup),
+            add_startup,
+        ),
+        Part(
+            "system",
+            "raw veth, kernel VXLAN, weft",
+            SystemResult,
+            lambda: anyio.run(run_system, BUILD),
+            add_system,
+        ),
+    )
+}
 
 
 def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
@@ -160,23 +185,6 @@ def summary(figures: Figures, system: SystemResult | None) -> dict[str, Any]:
     return flat
 
 
-def read_result(part: str, kind: type[_Result]) -> _Result | None:
-    """What is in bench/results of one part; None when it was never measured."""
-    file = RESULTS / f"{part}.json"
-    return msgspec.json.decode(file.read_bytes(), type=kind) if file.exists() else None
-
-
-_MEASURE = {
-    "stages": measure_stages,
-    "mesh": measure_mesh,
-    "ciphers": measure_ciphers,
-    "ipam": measure_ipam,
-    "attach": measure_attach,
-    "startup": measure_startup,
-    "system": measure_system,
-}
-
-
 def main(parts: list[str]) -> None:
     """Measure ``parts`` and report everything.
 
@@ -192,33 +200,25 @@ def main(parts: list[str]) -> None:
     if busy_percent > BUSY_PERCENT:
         print(f"warning: the machine is {busy_percent:.0f} % busy with other things", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for part in parts or PARTS:
-        (RESULTS / f"{part}.json").unlink(missing_ok=True)
-    for part in PARTS:
-        if not parts or part in parts:
-            _MEASURE[part](RESULTS / f"{part}.json")
+    chosen = [part for part in PARTS.values() if not parts or part.name in parts]
+    for part in chosen:
+        part.file.unlink(missing_ok=True)
+    for part in chosen:
+        part.measure()
+    results = {name: part.read() for name, part in PARTS.items()}
     figures = Figures()
-    if (system := read_result("system", SystemResult)) is not None:
-        add_system(figures, system)
-    if (ciphers := read_result("ciphers", CipherResult)) is not None:
-        add_ciphers(figures, ciphers)
-    if (mesh := read_result("mesh", MeshResult)) is not None:
-        add_mesh(figures, mesh)
-    stages = read_result("stages", BenchmarkFile)
-    benchmarks: list[Benchmark] = stages.benchmarks if stages is not None else []
-    add_stages(figures, benchmarks)
-    if (ipam := read_result("ipam", IpamResult)) is not None:
-        add_ipam(figures, ipam)
-    if (attach := read_result("attach", AttachResult)) is not None:
-        add_attach(figures, attach)
-    if (startup := read_result("startup", StartupResult)) is not None:
-        add_startup(figures, startup)
+    for name, result in results.items():
+        if result is not None:
+            PARTS[name].add(figures, result)
+    system: SystemResult | None = results["system"]
+    stages: BenchmarkFile | None = results["stages"]
+    benchmarks = stages.benchmarks if stages is not None else []
     flat = summary(figures, system)
     flat["busy_before_percent"] = round(busy_percent, 1)
     text = msgspec.json.format(msgspec.json.encode(flat))
     (RESULTS / "summary.json").write_bytes(text + b"\n")
     pictures = report.plot(RESULTS, system, benchmarks)
-    report.print_report(figures, flat, system, benchmarks, mesh)
+    report.print_report(figures, flat, system, benchmarks, results["mesh"])
     written = ["summary.json", *(picture.name for picture in pictures)]
     print(f"{time.monotonic() - start:.0f} s; bench/results: {', '.join(written)}")
 

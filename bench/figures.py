@@ -339,7 +339,7 @@ def _scale(
     figures.put(key, statistics.median(small.values()) / statistics.median(large.values()), ratios)
 
 
-def add_stages(figures: Figures, benchmarks: list[Benchmark]) -> None:
+def add_stages(figures: Figures, measured: BenchmarkFile) -> None:
     """Figures of the stages and of the tables' size."""
     for path, suffix in (("sockets", ""), ("stages", "_stages_only")):
         for group, key, parameter, few, many in (
@@ -348,7 +348,7 @@ def add_stages(figures: Figures, benchmarks: list[Benchmark]) -> None:
         ):
             found = [
                 one
-                for one in benchmarks
+                for one in measured.benchmarks
                 if one.group == group and one.extra_info["make_path"] == path
             ]
             if found:

@@ -59,7 +59,10 @@ def join_bridges(bridge: str, other: str) -> None:
             raise CaptureError(
                 "join", other, f"{strangers[0]} joins it to a network already; that makes a loop"
             )
-        if find_link(host, names[0]) is None:
+        cable = find_link(host, names[0])
+        if cable is not None and cable.bridge not in (0, ours.index):
+            raise CaptureError("join", other, f"{cable.name} joins it to another network")
+        if cable is None:
             mtu = min(ours.mtu, theirs.mtu)
             host.one(req.make_cable(*names, mtu=mtu))
         try:

@@ -239,9 +239,9 @@ class LinkCore:
             self.snapshot = msgspec.structs.replace(state, seq=old.seq + 1)
             return self._to_router(encode(self.snapshot))
         delta = diff(old, state)
+        self.snapshot = msgspec.structs.replace(state, seq=old.seq if delta is None else delta.seq)
         if delta is None:
             return []
-        self.snapshot = msgspec.structs.replace(state, seq=delta.seq)
         return self._to_router(encode(delta))
 
     def request_report(self, macs_max: int) -> tuple[int, list[Action]]:

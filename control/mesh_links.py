@@ -8,6 +8,9 @@ A router that was started anew knows nothing of sequence numbers that were used:
 key are closed and made anew then, and so are those whose life was not complete, since a neighbour
 acknowledges only one heartbeat. The others go on where they were.
 
+A connection that was cut is told to the router as such, and so is that we have just begun: it then
+goes on for a while with what it has (:mod:`router.grace`).
+
 Sans-IO. Source of truth: sleeve specification 6, 7, 11; architecture, "Processes on a node".
 """
 
@@ -87,6 +90,10 @@ class MeshLinks:
         self._core = core
         self._offer = offer
         self._links: dict[int, Link] = {}
+        #: Neighbours whose connection was cut since the router was last told.
+        self._cut: set[PeerName] = set()
+        #: Whether what a control before us had made may still be of use.
+        self.young = True
         self._unicast: list[tuple[PeerName, PeerName]] = []
         self._broadcast: list[tuple[PeerName, frozenset[PeerName]]] = []
 
@@ -109,6 +116,8 @@ class MeshLinks:
     def gone(self, event: events.ConnectionGone) -> None:
         """A connection is no more."""
         self._links.pop(event.conn, None)
+        if event.cut:
+            self._cut.add(event.peer)
 
     def routes_changed(self) -> None:
         """Take over the routes; until the next call these stay in force."""
@@ -168,6 +177,12 @@ class MeshLinks:
 
     # --- what the router is to have --------------------------------------------------------------
 
+    def take_snapshot(self) -> Snapshot:
+        """:meth:`snapshot` to be sent; connections that were cut are told once."""
+        taken = self.snapshot()
+        self._cut.clear()
+        return taken
+
     def snapshot(self, *, mtu: int = 0) -> Snapshot:
         """Peers, connections and routes now. Routes lead over connections that exist, only."""
         core = self._core
@@ -198,6 +213,8 @@ class MeshLinks:
                 for source, via in self._broadcast
                 if source in names
             ),
+            cut=_octets(self._cut - near),
+            young=self.young,
         )
 
 

@@ -46,6 +46,8 @@ from mesh.node import MeshNode, resolve
 SETTLE_S: Final = 4.0
 _SETTLE_STEP_S: Final = 0.02
 _RESOLVE_AGAIN_S: Final = 30.0
+#: How long after our start a router may still know neighbours from the control before us.
+YOUNG_S: Final = 10.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -102,6 +104,8 @@ class MeshService:
             discovery=settings.discovery,
             trusted_subnets=settings.trusted_subnets,
             features=((FEATURE, settings.ciphers),) if password.value and settings.ciphers else (),
+            # a router that outlives us must not take connections of the next run for ours
+            first_conn=random.SystemRandom().randrange(1, 1 << 31) << 16,
         )
         self.node = MeshNode(options, host=settings.host, handler=self._handle)
         self._links = MeshLinks(self.node.core, settings.ciphers)
@@ -147,6 +151,7 @@ class MeshService:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.node.run)
             tasks.start_soon(self._publish_changes)
+            tasks.start_soon(self._grow_up)
             self.node.add(peers)
             self.unresolved = len(later)
             self._peers_known = True
@@ -318,6 +323,11 @@ class MeshService:
             self._dirty.set()
         self.node.pump()
 
+    async def _grow_up(self) -> None:
+        await anyio.sleep(YOUNG_S)
+        self._links.young = False
+        self._dirty.set()
+
     async def _publish_changes(self) -> None:
         while True:
             await self._dirty.wait()
@@ -327,7 +337,7 @@ class MeshService:
         if self._dirty.is_set():
             self._dirty = anyio.Event()
             if self._link is not None:
-                self._link.publish(self._links.snapshot())
+                self._link.publish(self._links.take_snapshot())
 
 
 def _nobody(_: tuple[PeerName, ...]) -> None:

@@ -60,7 +60,7 @@ class MeshOptions:
     """What this router is and may do. ``uid`` is random per process run and not 0.
 
     ``password`` None means no encryption. ``overlays`` are ours in order of preference,
-    ``features`` further keys of the introduction.
+    ``features`` further keys of the introduction. Connections are numbered from ``first_conn`` on.
     """
 
     name: PeerName
@@ -73,6 +73,7 @@ class MeshOptions:
     trusted_subnets: tuple[Network, ...] = ()
     overlays: tuple[str, ...] = ("sleeve",)
     features: tuple[tuple[str, str], ...] = ()
+    first_conn: int = 1
 
 
 class MeshCore:
@@ -95,7 +96,7 @@ class MeshCore:
         self._connections: dict[int, Connection] = {}
         self._dialling: dict[int, Attempt] = {}
         self._introducing: set[int] = set()
-        self._next_ident = 1
+        self._next_ident = options.first_conn
         self._events: list[events.Event] = []
         self._namesakes = Namesakes()
         self._twins = Twins()
@@ -255,13 +256,15 @@ class MeshCore:
         if reason:
             self._end(connection, reason, now)
         else:
-            self._failed(connection, connection.end_of_stream(), now)
+            self._failed(connection, connection.end_of_stream(), now, cut=True)
 
-    def _failed(self, connection: Connection, err: WeftError, now: float) -> None:
+    def _failed(
+        self, connection: Connection, err: WeftError, now: float, *, cut: bool = False
+    ) -> None:
         if isinstance(err, PasswordMismatchError) and not connection.outbound:
             # who dials sees the reason with its target; who was dialled would see nothing
             self._events.append(events.StrangerRefused(connection.addr))
-        self._end(connection, str(err), now)
+        self._end(connection, str(err), now, cut=cut)
 
     def _number(self) -> int:
         self._next_ident += 1
@@ -456,7 +459,13 @@ class MeshCore:
     # --- the end of connections ------------------------------------------------------------------
 
     def _end(
-        self, connection: Connection, reason: str, now: float, *, never_again: bool = False
+        self,
+        connection: Connection,
+        reason: str,
+        now: float,
+        *,
+        never_again: bool = False,
+        cut: bool = False,
     ) -> None:
         """Close, and undo what the connection did."""
         if connection.state is ConnectionState.CLOSED:
@@ -474,7 +483,7 @@ class MeshCore:
                 self._collect(now)
                 self._recalculate_soon(now)
                 self._tell({self.options.name}, now)
-                self._events.append(events.ConnectionGone(connection.ident, peer.name, reason))
+                self._events.append(events.ConnectionGone(connection.ident, peer.name, reason, cut))
             elif _COLLECT not in self._timers:
                 self._timers.set(_COLLECT, now + COLLECT_DELAY_S)
         if reason != CONNECT_TO_SELF:

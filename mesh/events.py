@@ -66,11 +66,14 @@ class ConnectionEstablished:
 
 @dataclass(slots=True, frozen=True)
 class ConnectionGone:
-    """A connection that had been added is no more."""
+    """A connection that had been added is no more. ``cut``: the other end is gone, and did not say
+    why; its router may still be there.
+    """
 
     conn: int
     peer: PeerName
     reason: str
+    cut: bool = False
 
 
 @dataclass(slots=True, frozen=True)

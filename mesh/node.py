@@ -107,7 +107,7 @@ class MeshNode:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 for one in listener.listeners:
-                    _cut_small(one)
+                    _cut_small(one.extra(SocketAttribute.raw_socket))
                     tasks.start_soon(self._accept, one)
                 tasks.start_soon(self._watch_time)
                 self.pump()
@@ -197,7 +197,7 @@ class MeshNode:
         stream: SocketStream | None = None
         try:
             with anyio.move_on_after(DIAL_TIMEOUT_S):
-                stream = await anyio.connect_tcp(ip, port, local_host=self._host or None)
+                stream = await _connect(ip, port, self._host)
         except OSError as err:
             reason = _error_text(err)
         if stream is None:
@@ -280,16 +280,38 @@ async def resolve(text: str) -> DirectPeer:
     return DirectPeer(text, str(found[0][4][0]), port)
 
 
-def _cut_small(listener: Any) -> None:
-    """Have both ends of the connections to come send segments that fit any path.
+async def _connect(ip: str, port: int, local_host: str) -> SocketStream:
+    """Dial; ``local_host`` is the address to come from, empty for any.
+
+    Raises:
+        OSError: nobody listens there, or there is no way.
+    """
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        _cut_small(raw)  # said in the first segment: what makes sockets for us has no room for it
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if local_host:
+            raw.bind((local_host, 0))
+        error = raw.connect_ex((ip, port))
+        if error == errno.EINPROGRESS:
+            await anyio.wait_writable(raw)
+            error = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return await SocketStream.from_socket(raw)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _cut_small(raw: socket.socket) -> None:
+    """Have both ends of the connection, or of those to come, send segments that fit any path.
 
     A path that drops large packets without a word would otherwise swallow the first long gossip,
-    and the data path's own discovery of the MTU needs the connection. The announced size binds the
-    other end, the option ours; so the end that dials has nothing to do.
+    and the data path's own discovery of the MTU needs the connection. The size is announced, which
+    binds the other end, and the option binds ours: one end does it for both.
     """
-    listener.extra(SocketAttribute.raw_socket).setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_LEN
-    )
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_LEN)
 
 
 def _remote_addr(stream: SocketStream) -> str:

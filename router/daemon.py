@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import sys
 import time
@@ -80,6 +81,7 @@ class Router:
             self._datapath, self._table, self._udp, self._box, self._link.emit, self._kernel_mtu
         )
         self._sealed = False
+        self._table_changed = anyio.Event()
         self._first_snapshot = anyio.Event()
         self._keeper: BridgeKeeper | None = None
         self._layout: BridgeLayout | None = None
@@ -102,6 +104,7 @@ class Router:
                 await self._first_snapshot.wait()
                 tasks.start_soon(self._paths.run)
                 tasks.start_soon(self._lives.run)
+                tasks.start_soon(self._let_go)
                 await self._forward()
         finally:
             self._udp.close()
@@ -200,10 +203,9 @@ class Router:
 
     def _apply_snapshot(self, snapshot: Snapshot) -> None:
         renamed = self._table.name not in (b"", snapshot.name)
-        changed = self._table.apply_snapshot(snapshot)
+        changed = self._table.apply_snapshot(snapshot, time.monotonic())
         self._sealed = snapshot.sealed
-        self._paths.update(self._table.neighbours, changed)
-        self._lives.update(whole=True)
+        self._follow_table(changed, whole=True)
         log.debug("snapshot in force", extra=kv(seq=snapshot.seq, peers=len(snapshot.peers)))
         self._first_snapshot.set()
         if self._keeper is not None:
@@ -216,10 +218,26 @@ class Router:
     def _apply_delta(self, delta: Delta) -> None:
         if self._table.seq < 0:
             raise RemoteProtocolError("control link: a delta before the first snapshot")
-        changed = self._table.apply_delta(delta)
-        self._paths.update(self._table.neighbours, changed)
-        self._lives.update(whole=False)
+        changed = self._table.apply_delta(delta, time.monotonic())
+        self._follow_table(changed, whole=False)
         log.debug("delta in force", extra=kv(seq=delta.seq))
+
+    def _follow_table(self, changed: set[bytes], *, whole: bool) -> None:
+        self._paths.update(self._table.neighbours, changed)
+        self._lives.update(whole=whole)
+        self._table_changed.set()
+
+    async def _let_go(self) -> None:
+        """Of neighbours whose control did not come back in time."""
+        while True:
+            self._table_changed = anyio.Event()
+            deadline = self._table.deadline
+            wait_s = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+            with anyio.move_on_after(wait_s) as waiting:
+                await self._table_changed.wait()
+            if waiting.cancelled_caught:
+                self._table.expire(time.monotonic())
+                self._follow_table(set(), whole=False)
 
     # ---- what control is told ------------------------------------------------------------------
 

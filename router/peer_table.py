@@ -2,6 +2,9 @@
 
 Peers and neighbours get small indices that stay theirs for as long as they are known, because FDB
 entries and forwarders refer to them. Each change builds new tables and swaps them in at once.
+
+What is in force is what control wants, and for a while what was lost with a neighbour's control, or
+ours (:mod:`router.grace`).
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from base.errors import CryptoError, RemoteProtocolError
-from base.ipc import BroadcastRoute, Connection, Delta, Peer, Snapshot, UnicastRoute
+from base.ipc import Connection, Delta, Peer, Snapshot
 from crypto.ciphers import Cipher
 from crypto.sealed import set_key
 from native import lib
 from native.datapath import Datapath, Tables, addr_to_c
+from router.grace import Grace, State
 
 _PORT_MAX: Final = 65535
 #: IPv4's own minimum (RFC 791).
@@ -79,11 +83,8 @@ class PeerTable:
         self._datapath = datapath
         self._peers = _Indices(lib.WN_PEERS_MAX, "peers")
         self._forwarders = _Indices(lib.WN_FORWARDERS_MAX, "neighbours")
-        self._known: dict[bytes, Peer] = {}
-        self._connections: dict[bytes, Connection] = {}
-        self._unicast: tuple[UnicastRoute, ...] = ()
-        self._broadcast: tuple[BroadcastRoute, ...] = ()
-        self.name = b""
+        self._grace = Grace()
+        self._wanted = self._in_force = State(b"", {}, {})
         self.nick = ""
         #: Number of the state in force; -1: none yet.
         self.seq = -1
@@ -91,23 +92,33 @@ class PeerTable:
         self.keys_refused: set[bytes] = set()
 
     @property
+    def name(self) -> bytes:
+        """Ours; b"" before the first snapshot."""
+        return self._in_force.name
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`expire` is due."""
+        return self._grace.deadline
+
+    @property
     def neighbours(self) -> dict[bytes, Neighbour]:
         """By peer name."""
         return {
             name: Neighbour(self._forwarders.of[name], connection)
-            for name, connection in self._connections.items()
+            for name, connection in self._in_force.connections.items()
         }
 
     def peer_of_index(self, index: int) -> Peer | None:
         """The peer that an FDB entry refers to."""
         for name, number in self._peers.of.items():
             if number == index:
-                return self._known[name]
+                return self._in_force.known[name]
         return None
 
     def peers_by_index(self) -> dict[int, Peer]:
         """All peers by index."""
-        return {number: self._known[name] for name, number in self._peers.of.items()}
+        return {number: self._in_force.known[name] for name, number in self._peers.of.items()}
 
     def neighbour_of_forwarder(self, forwarder: int) -> bytes | None:
         """Peer name behind a forwarder index."""
@@ -116,7 +127,7 @@ class PeerTable:
                 return name
         return None
 
-    def apply_snapshot(self, snapshot: Snapshot) -> set[bytes]:
+    def apply_snapshot(self, snapshot: Snapshot, now: float) -> set[bytes]:
         """Replace everything; names of neighbours that are new or have another address.
 
         Raises:
@@ -125,66 +136,91 @@ class PeerTable:
         known = {peer.name: peer for peer in snapshot.peers}
         known.setdefault(snapshot.name, Peer(snapshot.name, snapshot.nick))
         connections = {connection.peer: connection for connection in snapshot.connections}
-        _check(snapshot.name, known, connections, snapshot.unicast, snapshot.broadcast)
-        self._check_room(known, connections)
-        self.name, self.nick = snapshot.name, snapshot.nick
-        return self._install(known, connections, snapshot.unicast, snapshot.broadcast, snapshot.seq)
+        wanted = State(snapshot.name, known, connections, snapshot.unicast, snapshot.broadcast)
+        if snapshot.name != self.name:
+            self._grace.clear()
+            kept: Iterable[bytes] = ()
+        else:
+            kept = self._in_force.connections if snapshot.young else snapshot.cut
+        changed = self._want(wanted, kept, snapshot.seq, now)
+        self.nick = snapshot.nick
+        return changed
 
-    def apply_delta(self, delta: Delta) -> set[bytes]:
+    def apply_delta(self, delta: Delta, now: float) -> set[bytes]:
         """Apply one change to the state before it; names as :meth:`apply_snapshot`.
 
         Raises:
             RemoteProtocolError: the result contradicts itself; the old state stays in force.
         """
-        known = {k: v for k, v in self._known.items() if k not in set(delta.peers_gone)}
+        before = self._wanted
+        known = {k: v for k, v in before.known.items() if k not in set(delta.peers_gone)}
         known.update({peer.name: peer for peer in delta.peers})
         connections = {
-            k: v for k, v in self._connections.items() if k not in set(delta.connections_gone)
+            k: v for k, v in before.connections.items() if k not in set(delta.connections_gone)
         }
         connections.update({connection.peer: connection for connection in delta.connections})
-        unicast = self._unicast if delta.unicast is None else delta.unicast
-        broadcast = self._broadcast if delta.broadcast is None else delta.broadcast
-        _check(self.name, known, connections, unicast, broadcast)
-        self._check_room(known, connections)
-        return self._install(known, connections, unicast, broadcast, delta.seq)
+        unicast = before.unicast if delta.unicast is None else delta.unicast
+        broadcast = before.broadcast if delta.broadcast is None else delta.broadcast
+        wanted = State(before.name, known, connections, unicast, broadcast)
+        return self._want(wanted, delta.cut, delta.seq, now)
 
-    def _check_room(self, known: Iterable[bytes], connections: Iterable[bytes]) -> None:
-        self._peers.check_room(known)
-        self._forwarders.check_room(connections)
+    def expire(self, now: float) -> None:
+        """Let go of what was kept long enough."""
+        self._install(self._grace.apply(self._wanted, now))
 
-    def _install(
-        self,
-        known: dict[bytes, Peer],
-        connections: dict[bytes, Connection],
-        unicast: tuple[UnicastRoute, ...],
-        broadcast: tuple[BroadcastRoute, ...],
-        seq: int,
-    ) -> set[bytes]:
-        gone_peers = [name for name in self._known if name not in known]
-        gone_forwarders = [name for name in self._connections if name not in connections]
+    def _want(self, wanted: State, cut: Iterable[bytes], seq: int, now: float) -> set[bytes]:
+        """Put in force what control wants; connections ``cut`` that it does not name are kept."""
+        _check(wanted)
+        try:
+            self._check_room(wanted)
+        except RemoteProtocolError:
+            if self._grace.deadline is None:
+                raise
+            self._grace.clear()  # there is no room for courtesies
+            self._install(self._wanted)
+            self._check_room(wanted)
+        lost = [name for name in cut if name not in wanted.connections]
+        self._grace.keep(lost, self._in_force, now)
+        state = self._grace.apply(wanted, now)
+        try:
+            self._check_room(state)
+        except RemoteProtocolError:
+            self._grace.clear()
+            state = wanted
+        changed = self._install(state)
+        self._wanted = wanted
+        self.seq = seq
+        return changed
+
+    def _check_room(self, state: State) -> None:
+        self._peers.check_room(state.known)
+        self._forwarders.check_room(state.connections)
+
+    def _install(self, state: State) -> set[bytes]:
+        before = self._in_force
+        gone_peers = [name for name in before.known if name not in state.known]
+        gone_forwarders = [name for name in before.connections if name not in state.connections]
         changed = {
             name
-            for name, connection in connections.items()
-            if self._connections.get(name) != connection
+            for name, connection in state.connections.items()
+            if before.connections.get(name) != connection
         }
-        for name in known:
+        for name in state.known:
             self._peers.assign(name)
         for name in changed:
-            self._set_forwarder(name, connections[name])
-        self._datapath.swap(self._build(known, connections, unicast, broadcast))
+            self._set_forwarder(name, state.connections[name])
+        self._datapath.swap(self._build(state))
         # numbers are free only now that no table in force names them
         for name in gone_peers:
             self._peers.release(name)
         for name in gone_forwarders:
             self._datapath.clear_forwarder(self._forwarders.release(name))
             self.keys_refused.discard(name)
-        self._known, self._connections = known, connections
-        self._unicast, self._broadcast = unicast, broadcast
-        self.seq = seq
+        self._in_force = state
         return changed
 
     def _set_forwarder(self, name: bytes, connection: Connection) -> None:
-        before = self._connections.get(name)
+        before = self._in_force.connections.get(name)
         if before is not None and before.conn == connection.conn != 0:
             return  # the same connection; where it is now was heard from it
         index, peer = self._forwarders.assign(name), self._peers.of[name]
@@ -205,49 +241,38 @@ class PeerTable:
             index, peer = self._forwarders.of[name], self._peers.of[name]
             self._datapath.set_forwarder(index, peer, name, addr, port)
 
-    def _build(
-        self,
-        known: dict[bytes, Peer],
-        connections: dict[bytes, Connection],
-        unicast: tuple[UnicastRoute, ...],
-        broadcast: tuple[BroadcastRoute, ...],
-    ) -> Tables:
+    def _build(self, state: State) -> Tables:
         peers, forwarders = self._peers.of, self._forwarders.of
-        hops = sum(len(route.via) for route in broadcast)
-        tables = Tables(self._peers.span, peers[self.name], hops)
-        for name in known:
+        hops = sum(len(route.via) for route in state.broadcast)
+        tables = Tables(self._peers.span, peers[state.name], hops)
+        for name in state.known:
             tables.set_peer(peers[name], name)
-        for name in connections:
+        for name in state.connections:
             tables.set_neighbour(peers[name], forwarders[name])
-        for uni in unicast:
-            if uni.dst != self.name:
+        for uni in state.unicast:
+            if uni.dst != state.name:
                 tables.set_unicast(peers[uni.dst], forwarders[uni.via])
-        for route in broadcast:
+        for route in state.broadcast:
             tables.set_broadcast(peers[route.src], [forwarders[via] for via in route.via])
         return tables
 
 
-def _check(
-    ourself: bytes,
-    known: dict[bytes, Peer],
-    connections: dict[bytes, Connection],
-    unicast: tuple[UnicastRoute, ...],
-    broadcast: tuple[BroadcastRoute, ...],
-) -> None:
+def _check(state: State) -> None:
+    known, connections = state.known, state.connections
     if any(len(name) != 6 for name in known):
         raise RemoteProtocolError("control link: a peer name is not 6 bytes")
-    if ourself not in known:
+    if state.name not in known:
         raise RemoteProtocolError("control link: we are not among the peers")
-    if ourself in connections or not connections.keys() <= known.keys():
+    if state.name in connections or not connections.keys() <= known.keys():
         raise RemoteProtocolError("control link: a connection to an unknown peer")
     for connection in connections.values():
         _check_connection(connection)
-    for uni in unicast:
-        if uni.dst == ourself:
+    for uni in state.unicast:
+        if uni.dst == state.name:
             continue
         if uni.dst not in known or uni.via not in connections:
             raise RemoteProtocolError("control link: a unicast route leads nowhere")
-    for route in broadcast:
+    for route in state.broadcast:
         if route.src not in known or not set(route.via) <= connections.keys():
             raise RemoteProtocolError("control link: a broadcast route leads nowhere")
         if len(set(route.via)) < len(route.via):

@@ -30,7 +30,7 @@ packages=(python3 python3-venv python3-dev gcc libc6-dev make libsodium-dev libs
 case $target in
 demo) packages+=(iproute2 iputils-ping iperf3 ethtool nftables) ;;
 bench) packages+=(iproute2 iputils-ping iperf3 ethtool nftables containernetworking-plugins) ;;
-test) packages+=(git iproute2 iputils-ping iperf3 ethtool iptables nftables tcpdump procps clang
+test) packages+=(git curl iproute2 iputils-ping iperf3 ethtool iptables nftables tcpdump procps clang
     containernetworking-plugins containerd podman runc) ;;
 lint) ;;
 *) die "unknown target $target" ;;

@@ -24,17 +24,22 @@ app = typer.Typer()
 _ATTACH = """
 Put a running container on the network. Prints its addresses.
 
-ADDRESS is 10.2.1.1/24, or net:10.2.1.0/24 for any address of a subnet, or net:default, which is
-also meant when there is none. Attaching again adds addresses and leaves those that are there.
+ADDRESS is 10.2.1.1/24, or net:10.2.1.0/24 for any address of a subnet, or
+net:default, which is also meant when there is none. Attaching again adds
+addresses and leaves those that are there.
 
-CONTAINER is a container of podman or Docker, or a namespace of ip netns; with --netns or --pid any
-name that the attachment is to have.
+CONTAINER is a namespace of ip netns, a container of podman or Docker, or a
+pod of containerd or CRI-O: its name, also as namespace/name, its id or the
+beginning of it, or those of a container in the pod. With --netns or --pid it
+is any name that the attachment is to have.
 
 Examples:
 
   weft attach web1
 
   weft attach 10.2.1.3/24 net:10.2.2.0/24 web1
+
+  weft attach default/web-0
 
   weft attach --pid 4711 job-17
 
@@ -44,6 +49,9 @@ Examples:
 _DETACH = """
 Take a container off the network: its addresses of the default subnet, or those given. With its last
 address the interface goes. Never waits for other hosts. Prints the addresses.
+
+CONTAINER is named as for weft attach, or by the beginning of the id that
+weft ps shows.
 
 Examples:
 
@@ -57,11 +65,14 @@ Examples:
 _PS = """
 List what is attached: id, MAC address, addresses; first of all the host itself.
 
+CONTAINER is the beginning of an id that is shown, or a name as for weft
+attach.
+
 Examples:
 
   weft ps
 
-  weft ps web1
+  weft ps web1 default/web-0
 
   weft ps --json | jq '.[].Addresses'
 """
@@ -78,7 +89,8 @@ Examples:
 """
 
 _ATTACH_BRIDGE = """
-Join another bridge of this host to the network, as if by a cable. Again is the same.
+Join another bridge of this host to the network, as if by a cable. Again is the same. What crosses
+is not masqueraded, whatever the other bridge's owner has set up. weft reset takes it away.
 
 Examples:
 
@@ -203,7 +215,8 @@ def ps(
     rows = [{"Container": EXPOSE_ID, **found["Expose"]}] if found["Expose"]["Mac"] else []
     rows += found["Attachments"]
     if containers:
-        rows = [row for row in rows if _is_one_of(row["Container"], containers)]
+        meant = {ident for text in containers for ident in _meant(text, rows)}
+        rows = [row for row in rows if row["Container"] in meant]
     if as_json:
         print(json.dumps(rows, indent=4))
         return
@@ -292,35 +305,78 @@ def _locate(container: str, netns: str | None, pid: int | None) -> tuple[str, di
     if pid is not None:
         return check_container_id(container), {"pid": pid}
     found = find(container)
-    return found.ident, {"netns": found.netns}
+    return found.ident, {"netns": found.netns, "label": found.label}
 
 
 def _attached(http_addr: str, text: str) -> str:
     """The id of an attached container from its id, the beginning of it, or its name."""
-    from cni.names import check_container_id
     from control.cli.client import change_json
-    from control.cli.containers import find
+    from control.cli.containers import UnknownContainerError, check_name
 
-    check_container_id(text)
-    known: set[str] = {
-        row["Container"] for row in change_json(http_addr, "GET", "/attach")["Attachments"]
-    }
-    if text in known:
+    check_name(text)
+    known: list[dict[str, Any]] = change_json(http_addr, "GET", "/attach")["Attachments"]
+    begins = _beginning(text, known)
+    if text in begins:
         return text
-    begins = [each for each in known if each.startswith(text)]
-    if len(begins) == 1:
-        return begins[0]
     if len(begins) > 1:
         raise ConfigError(f'detach: "{text}" is the beginning of {len(begins)} ids; give more')
+    if begins:
+        return begins.pop()
     try:
-        found = find(text)
-    except ConfigError:
-        return text  # it is not attached, or it is gone and we never knew: the node says
-    return found.ident
+        return _named(text, known)
+    except UnknownContainerError:
+        if "/" in text:
+            raise
+        # it is not attached, or it is gone and we never knew: the node says
+        return text
 
 
-def _is_one_of(container: str, texts: list[str]) -> bool:
-    return any(container.startswith(text) for text in texts)
+def _meant(text: str, rows: list[dict[str, Any]]) -> set[str]:
+    """The ids that ``text`` means: all in ``rows`` that begin so, or the one that is named so."""
+    from control.cli.containers import UnknownContainerError
+
+    if text == EXPOSE_ID:
+        return {EXPOSE_ID}
+    try:
+        return _beginning(text, rows) or {_named(text, rows)}
+    except UnknownContainerError:
+        return set()
+
+
+def _beginning(text: str, rows: list[dict[str, Any]]) -> set[str]:
+    return {row["Container"] for row in rows if row["Container"].startswith(text)}
+
+
+def _named(text: str, rows: list[dict[str, Any]]) -> str:
+    """The id of the container called ``text``: as the rows have it, else as the runtimes do.
+
+    A pod that is gone is still found by its name if it was attached. A name without the namespace
+    is left to the runtimes first, since it may be that of something else.
+
+    Raises:
+        UnknownContainerError: nobody knows it.
+        ConfigError: it is no name, or there are several.
+    """
+    from control.cli.containers import UnknownContainerError, look_up
+
+    labels: set[tuple[str, str]] = {
+        (row["Container"], row["Label"]) for row in rows if row.get("Label")
+    }
+    whole = [ident for ident, label in labels if label == text]
+    if len(whole) == 1:
+        return whole[0]
+    try:
+        return look_up(text).ident
+    except UnknownContainerError:
+        short = [ident for ident, label in labels if label.rpartition("/")[2] == text]
+        if len(found := whole or short) > 1:
+            raise ConfigError(
+                f'container "{text}": {len(found)} attachments have a pod\'s name like this; '
+                "give the id that weft ps shows"
+            ) from None
+        if not found:
+            raise
+        return found[0]
 
 
 def _path(container: str) -> str:

@@ -22,12 +22,15 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
 
 from base.errors import NetlinkError
+from cni.bridges import OUR_END as CABLE
 
 PORT: Final = "vethwe-bridge"
 #: Other end of the port with a packet capture, ours or Weave Net's.
 PACKET_END: Final = "vethwe-pcap"
 #: Weave Net's, of Open vSwitch.
 FAST_DATAPATH: Final = "datapath"
+#: Of the calling thread's namespace, a line for each device; names only, so cheap with thousands.
+_DEVICES: Final = Path("/proc/thread-self/net/dev")
 _GLOBAL_NF_CALL: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _AF_INET: Final = 2
 
@@ -36,6 +39,7 @@ _AF_INET: Final = 2
 class BridgeState:
     """``index`` differs once the bridge was made anew. ``nf_call``: bridged packets pass iptables,
     by the bridge's own setting or by that of all bridges. ``port_hairpin``: None without a port.
+    ``joined``: a cable to another bridge of this host is plugged in.
     """
 
     index: int
@@ -47,6 +51,7 @@ class BridgeState:
     snooping: bool
     nf_call: bool
     port_hairpin: bool | None
+    joined: bool
     addresses: tuple[IPv4Interface, ...]
 
 
@@ -71,6 +76,7 @@ def read(bridge: str, port: str = PORT) -> BridgeState | None:
             snooping=_flag(data, "IFLA_BR_MCAST_SNOOPING"),
             nf_call=_flag(data, "IFLA_BR_NF_CALL_IPTABLES") or global_nf_call(),
             port_hairpin=_hairpin(find_link(ip, port), link["index"]),
+            joined=_joined(ip, link["index"]),
             addresses=_addresses(ip, link["index"]),
         )
 
@@ -251,3 +257,12 @@ def _hairpin(port: Any | None, bridge_index: int) -> bool | None:
     if port is None or port.get_attr("IFLA_MASTER") != bridge_index:
         return None
     return _flag(_info(port, "IFLA_INFO_SLAVE_DATA"), "IFLA_BRPORT_MODE")
+
+
+def _joined(ip: Any, bridge_index: int) -> bool:
+    lines = _DEVICES.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = (line.partition(":")[0].strip() for line in lines)
+    cables = (find_link(ip, name) for name in names if name.startswith(CABLE))
+    return any(
+        cable is not None and cable.get_attr("IFLA_MASTER") == bridge_index for cable in cables
+    )

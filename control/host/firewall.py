@@ -250,6 +250,7 @@ class Firewall:
             self._installed = True
             await self._remember()
         except NftError as err:
+            self._installed = False  # the next look tries again
             self._failed(err)
             raise
 

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from base.errors import NetlinkError, PlatformError
+from cni.bridges import THEIR_END
 from control.host import foreign, multicast, nft, ruleset, weave_net
 from control.host.bridge import netlink
 
@@ -100,8 +101,10 @@ def _ours(links: list[Any], bridge: str) -> Iterator[str]:
     for index, link in by_index.items():
         if not names[index].startswith(PREFIX):
             continue
-        peer = by_index.get(_peer(link))
-        masters = {_master(link), 0 if peer is None else _master(peer)} - {0}
+        # of a cable between bridges (cni.bridges) the far end is in a bridge that is not ours
+        ends = [each for each in (index, _peer(link)) if each in by_index]
+        near = [each for each in ends if not names[each].startswith(THEIR_END)]
+        masters = {_master(by_index[each]) for each in near} - {0}
         if not masters or found in masters:
             yield names[index]
     if found:

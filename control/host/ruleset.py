@@ -46,7 +46,8 @@ class HostRules:
     ``control_ports``: TCP ports of the HTTP API on 127.0.0.1. ``router_port``: mesh and data path;
     the next one is its companion. ``expect_npc``: a network policy controller decides about what
     goes to containers. ``docker_bridge``: "" for none. ``strict``: a foreign chain that drops was
-    opened for the bridge, so what it would have dropped is ours to drop.
+    opened for the bridge, so what it would have dropped is ours to drop. ``joined``: another bridge
+    of this host is joined to ours, and its owner's masquerade must not touch what crosses.
     """
 
     bridge: str = "weave"
@@ -58,6 +59,7 @@ class HostRules:
     expect_npc: bool = False
     docker_bridge: str = ""
     strict: bool = False
+    joined: bool = False
 
     @property
     def table(self) -> str:
@@ -83,9 +85,10 @@ def replace_table(rules: HostRules) -> list[Command]:
     plain = [str(each.address.ip) for each in rules.exposed if not each.masquerade]
     commands += _elements(rules.table, "add", PLAIN_SET, plain)
     commands += local_elements(rules.table, "add", rules.local_ranges or ())
-    commands += _chain(rules, "postrouting", "nat", _SRCNAT, _postrouting(rules))
-    commands += _chain(rules, "forward", "filter", _FILTER, _forward(rules))
-    commands += _chain(rules, "input", "filter", _FILTER, _input(rules))
+    commands += _chain(rules, "joined", "postrouting", "nat", _SRCNAT - 1, _from_joined(rules))
+    commands += _chain(rules, "postrouting", "postrouting", "nat", _SRCNAT, _postrouting(rules))
+    commands += _chain(rules, "forward", "forward", "filter", _FILTER, _forward(rules))
+    commands += _chain(rules, "input", "input", "filter", _FILTER, _input(rules))
     return commands
 
 
@@ -119,6 +122,22 @@ def _postrouting(rules: HostRules) -> Iterator[_Rule]:
         )
         yield f"masquerade to {network}", [_saddr(inside, "!="), _daddr(inside), _MASQUERADE]
         yield f"masquerade from {network}", [_saddr(inside), _daddr(inside, "!="), _MASQUERADE]
+
+
+def _from_joined(rules: HostRules) -> Iterator[_Rule]:
+    """An accept would not keep a later chain, such as Docker's, from masquerading. What is
+    translated once is not translated again, so it is translated: to the source that it has.
+    """
+    if not rules.joined:
+        return
+    for network in _networks(each for each in rules.exposed if each.masquerade):
+        inside = prefix(network)
+        yield (
+            f"masquerade to {network} all the same",
+            [_saddr(inside, "!="), _daddr(inside), {"return": None}],
+        )
+    source = {"snat": {"addr": payload("ip", "saddr")}}
+    yield "joined bridges keep their sources", [_meta("oifname", rules.bridge), source]
 
 
 def _forward(rules: HostRules) -> Iterator[_Rule]:
@@ -219,11 +238,11 @@ def _elements(table: str, verb: str, name: str, elements: list[Any]) -> list[Com
 
 
 def _chain(
-    rules: HostRules, name: str, kind: str, priority: int, content: Iterable[_Rule]
+    rules: HostRules, name: str, hook: str, kind: str, priority: int, content: Iterable[_Rule]
 ) -> list[Command]:
     where = {"family": FAMILY, "table": rules.table}
-    hook = {"type": kind, "hook": name, "prio": priority, "policy": "accept"}
-    return [{"add": {"chain": where | {"name": name} | hook}}] + [
+    hooked = {"type": kind, "hook": hook, "prio": priority, "policy": "accept"}
+    return [{"add": {"chain": where | {"name": name} | hooked}}] + [
         {"add": {"rule": where | {"chain": name, "comment": comment, "expr": statements}}}
         for comment, statements in content
     ]

@@ -25,21 +25,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from base.errors import NetlinkError, NftError, PlatformError
 from base.log import kv
+from base.names import Mac
+from cni.announce import Announcer, announcing_socket, gratuitous_arp
 from control.addresses import Addresses
 from control.host import bridge as bridges
 from control.host import nft, ruleset, weave_net
 from control.host.address_spec import AddressSpec
-from control.host.announce import announce
 from control.host.checks import warnings_of
 from control.host.expose import Exposer
 from control.host.firewall import Firewall, IdleFirewall
@@ -113,7 +115,7 @@ class HostService:
         self._firewall = firewall(settings.rules(), settings.backend)
         self._exposer = Exposer(settings.bridge, addresses, self._firewall, self._announce)
         self._owned = OwnedRanges()
-        self._tasks: TaskGroup | None = None
+        self._announcer = Announcer()
         self._wanted_ranges: list[tuple[int, int]] | None = None
         self._wanted_members: dict[str, tuple[IPv4Network, ...]] | None = None
         self._wishes = anyio.Event()
@@ -124,10 +126,9 @@ class HostService:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Install, watch and mend until cancelled. Never fails: see :meth:`view`."""
-        with LinkEvents() as links:
+        with closing(self._announcer), LinkEvents() as links:
             await self._adopt()
             async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
                 await tasks.start(self._firewall.run)
                 await self._remove_predecessor()
                 tasks.start_soon(self._follow_wishes)
@@ -195,6 +196,8 @@ class HostService:
         try:
             rules = self._firewall.rules
             listing = await nft.list_table(ruleset.FAMILY, rules.table)
+            before = await anyio.to_thread.run_sync(bridges.read, self._settings.bridge)
+            self._firewall.preset(joined=before is not None and before.joined)
             plain = [str(each) for each in nft.elements(listing, ruleset.PLAIN_SET)]
             await self._exposer.adopt(plain)
             if self._settings.no_masq_local:
@@ -220,7 +223,9 @@ class HostService:
         while True:
             patience_s = float("inf")
             try:
-                index = await anyio.to_thread.run_sync(self._settle)
+                index, joined = await anyio.to_thread.run_sync(self._settle)
+                if joined != self._firewall.rules.joined:
+                    await self._firewall.change(joined=joined)
                 if index and not started:
                     await self._exposer.restore()
                     started = True
@@ -235,19 +240,21 @@ class HostService:
                 await anyio.sleep(_SETTLE_S)
                 await anyio.sleep_until(looked_at + _LOOK_S)
 
-    def _settle(self) -> int:
-        """Mend the settings; index of the bridge, 0 if there is none. Blocking."""
+    def _settle(self) -> tuple[int, bool]:
+        """Mend the settings; index of the bridge, 0 if there is none, and whether another bridge is
+        joined to it. Blocking.
+        """
         bridge = self._settings.bridge
         before = bridges.read(bridge)
         if before is None or before.kind != "bridge":
-            return 0
+            return 0, False
         if before.port_hairpin:
             log.warning(f'Hairpin mode enabled on "{bridges.PORT}"')  # noqa: G004  as the original
         changed = bridges.settle(bridge)
         if changed:
             self.bridge_changes += len(changed)
             log.info("bridge configured", extra=kv(reason=", ".join(changed)))
-        return before.index
+        return before.index, before.joined
 
     async def _follow_wishes(self) -> None:
         while True:
@@ -265,5 +272,10 @@ class HostService:
                 log.error("packet filter not changed", extra=kv(err=str(err)))
 
     def _announce(self, interface: str, address: IPv4Interface) -> None:
-        if self._tasks is not None:
-            self._tasks.start_soon(announce, interface, address.ip)
+        try:
+            sock = announcing_socket(interface)
+        except NetlinkError as err:  # it went away, and with it whom to tell
+            log.debug("address not announced", extra=kv(addr=str(address), err=str(err)))
+            return
+        frame = gratuitous_arp(Mac(sock.getsockname()[4]), address.ip)
+        self._announcer.announce(interface, sock, [frame])

@@ -10,6 +10,7 @@ from bench.attach.run import AttachResult
 from bench.figures import (
     GOALS,
     Benchmark,
+    BenchmarkFile,
     Figures,
     Goal,
     add_attach,
@@ -185,7 +186,7 @@ def test_scale_takes_both_ways_together_and_the_median_of_repetitions() -> None:
             found.append(scale("scale-macs", way, repetition, seconds, macs=10))
             found.append(scale("scale-macs", way, repetition, seconds * slower, macs=100_000))
     figures = Figures()
-    add_stages(figures, found)
+    add_stages(figures, BenchmarkFile(found))
     assert figures.values == {"fdb_100k_pps_over_10": pytest.approx(0.8)}
     assert list(figures.spread["fdb_100k_pps_over_10"]) == pytest.approx([0.2, 1])
 
@@ -193,7 +194,7 @@ def test_scale_takes_both_ways_together_and_the_median_of_repetitions() -> None:
 def test_half_a_scale_measurement_is_refused() -> None:
     found = [scale("scale-peers", "egress", 0, 1.0, peers=amount) for amount in (10, 1000)]
     with pytest.raises(ValueError, match="incomplete measurements for 10 peers"):
-        add_stages(Figures(), found)
+        add_stages(Figures(), BenchmarkFile(found))
 
 
 def test_stage_table_keeps_the_stages_and_leaves_the_rest() -> None:

@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -284,68 +281,8 @@ def test_bridge_type_and_attach_bridge() -> None:
         assert weft("attach-bridge", "docker0") == (0, "", "")
     assert "vethwebldocker0" in links_here()
     assert "makes a loop" in weft("attach-bridge", "--weave-bridge", "docker0", "weave")[2]
-
-
-class Runtime:
-    """Answers as Docker and podman do, on a Unix socket, from a child process."""
-
-    SCRIPT = """
-import json, socketserver, sys
-from http.server import BaseHTTPRequestHandler
-class Handler(BaseHTTPRequestHandler):
-    def address_string(self): return ""
-    def log_message(self, *_): pass
-    def do_GET(self):
-        found = json.loads(sys.argv[2]).get(self.path.split("/")[-2])
-        body = json.dumps(found).encode()
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-server = socketserver.UnixStreamServer(sys.argv[1], Handler)
-print("ready", flush=True)
-server.serve_forever()
-"""
-
-
-@contextmanager
-def runtime(path: Path, containers: dict[str, Any]) -> Iterator[None]:
-    argv = [sys.executable, "-c", Runtime.SCRIPT, str(path), json.dumps(containers)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
-        try:
-            yield
-        finally:
-            server.kill()
-
-
-def test_containers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from base.errors import ConfigError
-    from control.cli import containers
-
-    monkeypatch.setattr(containers, "NAMED", tmp_path / "netns")
-    monkeypatch.setattr(containers, "SOCKETS", (tmp_path / "none.sock", tmp_path / "api.sock"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "netns").mkdir()
-    (tmp_path / "netns" / "blue").touch()
-    assert containers.find("blue") == containers.Container("blue", str(tmp_path / "netns" / "blue"))
-    known = {
-        "web1": {"Id": "0123abcd", "State": {"Pid": os.getpid()}},
-        "stopped": {"Id": "4567", "State": {"Pid": 0}},
-    }
-    with runtime(tmp_path / "api.sock", known):
-        found = containers.find("web1")
-        assert found == containers.Container("0123abcd", f"/proc/{os.getpid()}/ns/net")
-        with pytest.raises(ConfigError, match="not running"):
-            containers.find("stopped")
-        with pytest.raises(ConfigError, match="--netns"):
-            containers.find("unknown")
-        tool = tmp_path / "podman"
-        tool.write_text(
-            '#!/bin/sh\n[ "$6" = odd ] && echo \'[{"Id": "89", "State": {"Pid": 7}}]\'\n'
-        )
-        tool.chmod(0o755)
-        assert containers.find("odd") == containers.Container("89", "/proc/7/ns/net")
-        with pytest.raises(ConfigError, match="no container"):
-            containers.find("none")
+    make_bridge("weave2", "10.33.0.1/16")
+    code, _, error = weft("attach-bridge", "--weave-bridge", "weave2", "docker0")
+    assert code == 1
+    assert "vethwebldocker0 joins it to another network" in error
+    assert weft("attach-bridge", "docker0") == (0, "", "")

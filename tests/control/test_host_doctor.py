@@ -164,7 +164,10 @@ def test_clean_leaves_nothing_of_ours_and_all_of_the_others() -> None:
         "ip link set vethwe-bridge master weave;"
         "ip link add vethwedu type veth peer name vethwedu1;"
         "ip link add vethweblbr0 type veth peer name vethwebgbr0;"
-        "ip link set vethweblbr0 master weave; ip link set vethwebgbr0 master br0"
+        "ip link set vethweblbr0 master weave; ip link set vethwebgbr0 master br0;"
+        # one whose bridge of ours is gone already
+        "ip link add vethweblbr1 type veth peer name vethwebgbr1;"
+        "ip link set vethwebgbr1 master br0"
     )
     install()
     sh("nft add table inet weave_npc")

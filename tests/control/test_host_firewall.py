@@ -24,6 +24,7 @@ FULL = HostRules(
     exposed=(*EXPOSED, Exposed(IPv4Interface("10.2.0.1/16"), masquerade=False)),
     local_ranges=(IPv4Network("10.32.0.0/13"), IPv4Network("10.40.0.7/32")),
     docker_bridge="docker0",
+    joined=True,
 )
 FOREIGN = """
 nft add table ip other
@@ -170,6 +171,20 @@ async def test_a_refused_transaction_changes_nothing() -> None:
     with pytest.raises(NftError):
         await nft.transact([*ruleset.replace_table(HostRules()), bad])
     assert text() == before
+
+
+@in_netns
+async def test_what_could_not_be_installed_is_tried_again() -> None:
+    firewall = Firewall(HostRules())
+    await firewall.reconcile()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/nonexistent")
+        with pytest.raises(NftError):
+            await firewall.change(exposed=EXPOSED)
+    assert "masquerade to 10.32.0.0/12" not in rule_comments("ip", "weave")
+    assert await firewall.reconcile() is False  # nobody had meddled
+    assert "masquerade to 10.32.0.0/12" in rule_comments("ip", "weave")
+    assert firewall.problem == ""
 
 
 # ---- chains of others that drop ----

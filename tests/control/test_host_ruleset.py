@@ -54,6 +54,19 @@ def test_only_tables_of_ours_are_touched(bridge: str) -> None:
         assert rules.table == ("weave" if bridge == "weave" else f"weave-{bridge}")
 
 
+def test_a_joined_bridge_keeps_its_sources() -> None:
+    assert comments(HostRules(exposed=(OVERLAY,)), "joined") == []
+    rules = HostRules(bridge="br0", exposed=(OVERLAY, PLAIN), joined=True)
+    assert comments(rules, "joined") == [
+        "masquerade to 10.32.0.0/12 all the same",
+        "joined bridges keep their sources",
+    ]
+    assert rule(rules, "joined bridges keep their sources") == [
+        {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "br0"}},
+        {"snat": {"addr": {"payload": {"protocol": "ip", "field": "saddr"}}}},
+    ]
+
+
 def test_nothing_is_exposed_at_first() -> None:
     assert comments(HostRules(), "postrouting") == []
     assert comments(HostRules(), "forward") == [

@@ -18,7 +18,7 @@ from mesh import events
 from mesh.core import MeshOptions
 from mesh.features import Features
 from mesh.intro import Intro, encode_header
-from mesh.node import MeshNode, resolve
+from mesh.node import SEGMENT_LEN, MeshNode, resolve
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +191,19 @@ async def test_a_flood_from_one_address_does_not_keep_a_peer_out() -> None:
             await peer.node.connect([HOST.format(1)])
             await _until(lambda: victim.established() == 1 and peer.established() == 1, 5)
             await _until(lambda: victim.node.refused > 200)
+
+
+@pytest.mark.parametrize("dials", [True, False], ids=["we dial", "we are dialled"])
+async def test_either_end_makes_both_send_small_segments(dials: bool) -> None:
+    """The other end is a stranger that asks for nothing, as a Weave router."""
+    async with _nodes(1) as (one,):
+        if dials:
+            with socket.create_server((HOST.format(2), 0)) as server:
+                server.setblocking(False)
+                await one.node.connect([f"{HOST.format(2)}:{server.getsockname()[1]}"])
+                await anyio.wait_readable(server)
+                theirs, _ = server.accept()
+        else:
+            theirs = socket.create_connection((HOST.format(1), one.node.port))
+        with theirs:
+            assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= SEGMENT_LEN

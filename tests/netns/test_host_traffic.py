@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cni.bridges import join_bridges
 from control.addresses import EXPOSE_IDENT
 from control.host.address_spec import parse_specs
 from control.host.service import HostSettings
@@ -143,6 +144,44 @@ def test_owned_ranges_keep_the_clients_address(world: World) -> None:
     until(lambda: seen() == [OUTSIDE, GATEWAY], "our own only")
     served.tell(served.service.set_local_ranges, [(start + (1 << 19), start + (1 << 20))])
     until(lambda: seen() == [GATEWAY, OUTSIDE], "the other half")
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])
+def test_a_joined_bridge_is_not_masqueraded(world: World, tool: str) -> None:
+    guest = world.spaces.create("guest")
+    world.spaces.ip(
+        world.host,
+        [
+            "link add docker0 type bridge",
+            "addr add 172.17.0.1/16 dev docker0",
+            "link set docker0 up",
+            f"link add veth0 type veth peer name eth0 netns {guest.net_path}",
+            "link set veth0 master docker0 up",
+            # as the service sets it: so the packet filter sees what crosses
+            "link set weave type bridge nf_call_iptables 1",
+        ],
+    )
+    world.spaces.sysctl(world.host, {"net/bridge/bridge-nf-call-iptables": 0})
+    world.spaces.ip(guest, ["addr add 172.17.0.5/16 dev eth0", "link set eth0 up"])
+    pod = world.container(1, f"{POD}/12", "172.17.9.9/16", gateway=GATEWAY)
+    servers = world.listen(pod, "172.17.9.9", 80), world.listen(pod, POD, 80)
+    world.sh(f"{tool} -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE")
+
+    def seen(patience_s: float = PATIENCE_S) -> str | None:
+        return world.source_seen(servers[0], guest, "172.17.9.9", 80, patience_s)
+
+    world.spaces.call(world.host, lambda: join_bridges("weave", "docker0"))
+    assert seen(SILENCE_S) is None  # without us: answers go to the host's address, nowhere
+    served = world.serve(FakeAddresses())
+    expose(served)
+    until(lambda: seen() == "172.17.0.5", "its own address")
+    world.sh("nft flush chain ip weave joined")
+    until(lambda: "joined bridges" in world.sh("nft list table ip weave"), "restored")
+    assert seen() == "172.17.0.5"
+    publish(world, 8080, f"{POD}:80")
+    assert world.source_seen(servers[1], world.outside, HOST, 8080) == GATEWAY
+    world.sh("ip link del vethwebldocker0")
+    until(lambda: "joined bridges" not in world.sh("nft list table ip weave"), "cable gone")
 
 
 @pytest.mark.parametrize("exposed", [True, False])

@@ -61,12 +61,14 @@ class Router:
     def __init__(self) -> None:
         self.datapath = Datapath()
         self.table = PeerTable(self.datapath)
+        self.now = 0.0
 
     def snapshot(self, snapshot: Snapshot = SNAPSHOT, /, **changes: object) -> set[bytes]:
-        return self.table.apply_snapshot(msgspec.structs.replace(snapshot, **changes))
+        return self.table.apply_snapshot(msgspec.structs.replace(snapshot, **changes), self.now)
 
     def delta(self, **changes: object) -> set[bytes]:
-        return self.table.apply_delta(msgspec.structs.replace(Delta(self.table.seq + 1), **changes))
+        delta = msgspec.structs.replace(Delta(self.table.seq + 1), **changes)
+        return self.table.apply_delta(delta, self.now)
 
     def send(self, dst: int | bytes) -> list[tuple[bytes | None, bytes]]:
         """Neighbour and destination peer of every copy of a frame to this MAC."""

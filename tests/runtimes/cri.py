@@ -1,81 +1,56 @@
-"""As much of the Container Runtime Interface as a sandbox needs, over containerd's socket.
+"""As much of the Container Runtime Interface as a kubelet needs for a pod, over a socket.
 
-Messages are protobuf, written by hand: a handful of fields of text and nested messages. Source:
-kubernetes/cri-api, pkg/apis/runtime/v1/api.proto (field numbers).
+Messages and their numbers: kubernetes/cri-api, pkg/apis/runtime/v1/api.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Final
 
-import grpc
+from control.cri.client import CriClient
+from control.cri.messages import MESSAGES, NAMESPACE_NODE, Fields
 
-_SERVICE = "/runtime.v1.RuntimeService/"
 TIMEOUT_S = 60
 
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def text(number: int, value: str | bytes) -> bytes:
-    """A field of text, or of a nested message's bytes."""
-    body = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(body)) + body
-
-
-def number(field: int, value: int) -> bytes:
-    """A field of a whole number."""
-    return _varint(field << 3) + _varint(value)
-
-
-def fields(body: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Fields of a message."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = body[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(body):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-        elif key & 7 == 2:
-            length = varint()
-            at += length
-            yield key >> 3, body[at - length : at]
-        else:
-            raise ValueError(f"wire type {key & 7}")
-
-
-def nested(body: bytes, *path: int) -> list[bytes]:
-    """All texts or messages at a path of field numbers."""
-    found = [body]
-    for step in path:
-        found = [
-            value
-            for one in found
-            for key, value in fields(one)
-            if key == step and isinstance(value, bytes)
-        ]
-    return found
+_METADATA = "PodSandboxMetadata"
+_MESSAGES: Final[Mapping[str, Fields]] = {
+    **MESSAGES,
+    "StatusRequest": {},
+    "StatusResponse": {"status": (1, "RuntimeStatus")},
+    "RuntimeStatus": {"conditions": (1, "*RuntimeCondition")},
+    "RuntimeCondition": {"type": (1, "string"), "status": (2, "bool")},
+    _METADATA: {**MESSAGES[_METADATA], "uid": (2, "string")},
+    "RunPodSandboxRequest": {"config": (1, "PodSandboxConfig")},
+    "RunPodSandboxResponse": {"pod_sandbox_id": (1, "string")},
+    "PodSandboxConfig": {
+        "metadata": (1, _METADATA),
+        "hostname": (2, "string"),
+        "port_mappings": (5, "*PortMapping"),
+        "linux": (8, "LinuxPodSandboxConfig"),
+    },
+    "PortMapping": {"container_port": (2, "int32"), "host_port": (3, "int32")},
+    "LinuxPodSandboxConfig": {"security_context": (2, "LinuxSandboxSecurityContext")},
+    "LinuxSandboxSecurityContext": {"namespace_options": (1, "NamespaceOption")},
+    "PodSandboxStatus": {**MESSAGES["PodSandboxStatus"], "network": (5, "PodSandboxNetworkStatus")},
+    "PodSandboxNetworkStatus": {"ip": (1, "string")},
+    "StopPodSandboxRequest": {"pod_sandbox_id": (1, "string")},
+    "StopPodSandboxResponse": {},
+    "RemovePodSandboxRequest": {"pod_sandbox_id": (1, "string")},
+    "RemovePodSandboxResponse": {},
+    "CreateContainerRequest": {
+        "pod_sandbox_id": (1, "string"),
+        "config": (2, "ContainerConfig"),
+        "sandbox_config": (3, "PodSandboxConfig"),
+    },
+    "CreateContainerResponse": {"container_id": (1, "string")},
+    "ContainerConfig": {"metadata": (1, "ContainerMetadata"), "image": (2, "ImageSpec")},
+    "ImageSpec": {"image": (1, "string")},
+    "StartContainerRequest": {"container_id": (1, "string")},
+    "StartContainerResponse": {},
+}
 
 
 @dataclass(frozen=True)
@@ -85,67 +60,61 @@ class Sandbox:
     name: str
     uid: str
     host_port: int = 0
+    host_network: bool = False
 
-    def encode(self) -> bytes:
-        metadata = text(1, self.name) + text(2, self.uid) + text(3, "default")
-        body = text(1, metadata) + text(2, self.name)
-        if self.host_port:
-            body += text(5, number(2, 80) + number(3, self.host_port))
-        return body + text(8, b"")
+    def config(self) -> dict[str, Any]:
+        """Fields of a ``PodSandboxConfig``."""
+        mode = NAMESPACE_NODE if self.host_network else 0
+        ports = [{"container_port": 80, "host_port": self.host_port}] if self.host_port else []
+        return {
+            "metadata": {"name": self.name, "uid": self.uid, "namespace": "default"},
+            "hostname": "" if self.host_network else self.name,
+            "port_mappings": ports,
+            "linux": {"security_context": {"namespace_options": {"network": mode}}},
+        }
 
 
-class Cri:
-    """The runtime service."""
+class Cri(CriClient):
+    """The runtime service, and what a kubelet asks of it."""
 
     def __init__(self, socket: Path) -> None:
-        self._channel = grpc.insecure_channel(
-            f"unix://{socket}", options=[("grpc.enable_http_proxy", 0)]
-        )
-
-    def call(self, method: str, request: bytes = b"") -> bytes:
-        """One call.
-
-        Raises:
-            grpc.RpcError: the runtime refused.
-        """
-        unary = self._channel.unary_unary(_SERVICE + method)
-        answer: bytes = unary(request, timeout=TIMEOUT_S)
-        return answer
+        super().__init__(socket, timeout_s=TIMEOUT_S, messages=_MESSAGES)
 
     def ready(self) -> dict[str, bool]:
         """Conditions of the runtime: RuntimeReady, NetworkReady."""
-        found = {}
-        for condition in nested(self.call("Status"), 1, 1):
-            known = dict(fields(condition))
-            name = known[1]
-            found[name.decode() if isinstance(name, bytes) else ""] = known.get(2) == 1
-        return found
+        return {each.type: each.status for each in self.call("Status").status.conditions}
 
     def run(self, sandbox: Sandbox) -> str:
         """Make and start a sandbox; its id."""
-        answer = self.call("RunPodSandbox", text(1, sandbox.encode()))
-        return nested(answer, 1)[0].decode()
+        ident: str = self.call("RunPodSandbox", config=sandbox.config()).pod_sandbox_id
+        return ident
+
+    def start(self, sandbox_id: str, sandbox: Sandbox, name: str, image: str) -> str:
+        """Make and start a container in a sandbox; its id."""
+        made = self.call(
+            "CreateContainer",
+            pod_sandbox_id=sandbox_id,
+            config={"metadata": {"name": name}, "image": {"image": image}},
+            sandbox_config=sandbox.config(),
+        )
+        ident: str = made.container_id
+        self.call("StartContainer", container_id=ident)
+        return ident
 
     def address(self, sandbox_id: str) -> str:
         """Its address."""
-        answer = self.call("PodSandboxStatus", text(1, sandbox_id))
-        return nested(answer, 1, 5, 1)[0].decode()
+        answer = self.call("PodSandboxStatus", pod_sandbox_id=sandbox_id)
+        address: str = answer.status.network.ip
+        return address
+
+    def sandboxes(self) -> list[str]:
+        """Ids of all there are."""
+        return [each.id for each in self.call("ListPodSandbox").items]
 
     def stop(self, sandbox_id: str) -> None:
         """Stop it."""
-        self.call("StopPodSandbox", text(1, sandbox_id))
+        self.call("StopPodSandbox", pod_sandbox_id=sandbox_id)
 
     def remove(self, sandbox_id: str) -> None:
         """Remove it."""
-        self.call("RemovePodSandbox", text(1, sandbox_id))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._channel.close()
+        self.call("RemovePodSandbox", pod_sandbox_id=sandbox_id)

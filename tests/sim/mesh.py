@@ -120,7 +120,7 @@ class Mesh:
         self._held: list[tuple[Node, Arrival]] = []
         graph = self.graph()
         for node in self.nodes:
-            node.table.apply_snapshot(self.snapshot(node, graph))
+            node.table.apply_snapshot(self.snapshot(node, graph), 0.0)
         self.set_mtu(MTU)
 
     def graph(self) -> Graph:
@@ -169,7 +169,8 @@ class Mesh:
                     ),
                     unicast=whole.unicast,
                     broadcast=whole.broadcast,
-                )
+                ),
+                0.0,
             )
 
     def set_mtu(self, mtu: int, a: int = -1, b: int = -1, *, stack_frag: bool = False) -> None:

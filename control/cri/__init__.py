@@ -1,0 +1,1 @@
+"""Pods of a runtime that speaks the Container Runtime Interface: containerd, CRI-O, cri-dockerd."""

@@ -1,0 +1,1 @@
+"""Pods of a runtime that speaks the CRI, and runtimes that answer as they should not."""
