@@ -1,4 +1,4 @@
-"""IPAM's channel in the mesh: messages to the allocator, and where its own ones go.
+"""IPAM's channels in the mesh: messages to the allocator, and where its own ones go.
 
 What an input causes is not sent from within the input: it leaves when it is durable, so a broadcast
 of another peer is passed on later, by :meth:`MeshChannel.broadcast`. State is turned into bytes
@@ -16,8 +16,9 @@ from typing import Protocol
 from base.names import PeerName
 from ipam.allocator import Allocator
 from ipam.options import CHANNEL, KnownPeer
+from ipam.outside import OUTSIDE_CHANNEL, Outside
 from mesh.core import CONNECT_TO_SELF, MeshCore
-from mesh.gossip import GossipData
+from mesh.gossip import Blobs, GossipData
 from mesh.maker import join_addr
 from mesh.node import MeshNode
 
@@ -30,6 +31,9 @@ class Channel(Protocol):
 
     def broadcast(self, source: PeerName | None) -> None:
         """Our state to every peer, or along the route of ``source``'s broadcasts."""
+
+    def tell_outside(self) -> None:
+        """Our addresses outside the range to every peer."""
 
     def flush(self) -> None:
         """That was all for now."""
@@ -50,6 +54,46 @@ class AllocatorState:
         return self
 
 
+@dataclass(slots=True, frozen=True)
+class OutsideList:
+    """Our addresses outside the range as gossip: those of the moment at which it is sent."""
+
+    outside: Outside
+
+    def encode(self) -> list[bytes]:
+        """One payload."""
+        return [self.outside.encode()]
+
+    def merge(self, _: GossipData) -> GossipData:
+        """Later data of this channel is the same list, later."""
+        return self
+
+
+class OutsideChannel:
+    """The other channel. Broadcasts go on as they came: they are their senders' own words."""
+
+    def __init__(self, outside: Outside, wake: Callable[[], None]) -> None:
+        self._outside = outside
+        self._wake = wake
+
+    def on_unicast(self, _source: PeerName, _data: bytes, _now: float) -> None:
+        """There are none."""
+
+    def on_broadcast(self, source: PeerName, data: bytes, now: float) -> GossipData | None:
+        """A peer's list, passed on whether we can read it or not."""
+        self._outside.on_broadcast(source, data, now)
+        self._wake()
+        return Blobs((data,))
+
+    def on_gossip(self, _data: bytes, _now: float) -> GossipData | None:
+        """There is none."""
+        return None
+
+    def complete(self) -> GossipData | None:
+        """Lists are told by broadcast only."""
+        return None
+
+
 class MeshChannel:
     """The channel on a mesh. ``wake`` is called after every input, to have its outcome handled."""
 
@@ -62,7 +106,9 @@ class MeshChannel:
         self._targets = -1
         #: Configured peers that the mesh cannot look for yet.
         self.unresolved: Callable[[], int] = _none
+        self._outside = OutsideList(allocator.outside)
         node.core.register(CHANNEL, self)
+        node.core.register(OUTSIDE_CHANNEL, OutsideChannel(allocator.outside, wake))
 
     # --- to the mesh -----------------------------------------------------------------------------
 
@@ -76,6 +122,10 @@ class MeshChannel:
             self._node.core.broadcast(CHANNEL, self._state)
         else:
             self._node.core.relay(CHANNEL, source, self._state)
+
+    def tell_outside(self) -> None:
+        """Our addresses outside the range to every peer."""
+        self._node.core.broadcast(OUTSIDE_CHANNEL, self._outside)
 
     def flush(self) -> None:
         """Have the mesh send what was queued."""

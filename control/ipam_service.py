@@ -280,6 +280,10 @@ class IpamService:
                     sent = True
                     if self._channel is not None:
                         self._channel.broadcast(source)
+                case events.TellOutside():
+                    sent = True
+                    if self._channel is not None:
+                        self._channel.tell_outside()
                 case events.Notice(text, warning):
                     level = logging.WARNING if warning else logging.INFO
                     log.log(level, "address allocation", extra=kv(reason=text))

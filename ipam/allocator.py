@@ -29,6 +29,7 @@ from ipam.holdings import cidr_of
 from ipam.lifecycle import Lifecycle
 from ipam.options import AllocatorOptions, KnownPeer, Mode
 from ipam.outbox import Outbox
+from ipam.outside import Outside
 from ipam.peers import PeerBook
 from ipam.report import make_status
 from ipam.requests import Pending, Requests
@@ -62,8 +63,12 @@ class Allocator:
             self._told_changed,
         )
         self._exchange = Exchange(self._context, self.counters)
+        #: What users chose outside the range, here and elsewhere.
+        self.outside = Outside(
+            self._context.state, peers, self._out, rng, self.counters, options.uid
+        )
         self._requests = Requests(self._context, self._exchange)
-        self._lifecycle = Lifecycle(self._context, self._requests)
+        self._lifecycle = Lifecycle(self._context, self._requests, self._exchange)
         self._encoded: bytes | None = None
         self._tick_at = now + TICK_S
 
@@ -141,6 +146,7 @@ class Allocator:
         cannot be reached or does not answer; one that does may refuse. Answers None,
         ClaimConflictError, NoAddressError, RequestCancelledError.
         """
+        self._now = now
         one = Pending(request, ident, cidr, is_container, deadline, "the address")
         self._requests.claim(one, now, patient=not no_error_on_unknown)
 
@@ -155,10 +161,12 @@ class Allocator:
 
     def free(self, request: int, ident: str, addr: int, now: float) -> None:
         """Give one address back: answers None or NotHeldError."""
+        self._now = now
         self._requests.free(request, ident, addr, now)
 
     def delete(self, request: int, ident: str, now: float) -> None:
         """Give all of an ident's addresses back: answers None or NotHeldError."""
+        self._now = now
         self._requests.delete(request, ident, now)
 
     def cancel(self, request: int, now: float) -> None:
@@ -166,13 +174,16 @@ class Allocator:
 
         What an unreleased answer has recorded is undone. Unknown and finished ones are ignored.
         """
-        self._requests.cancel(request, now)
+        self._now = now
+        if not self._lifecycle.cancel(request):
+            self._requests.cancel(request, now)
 
     def take_over(self, request: int, peer: str, now: float, *, force: bool = False) -> None:
         """Take a dead peer's ranges (``rmpeer``): answers the addresses gained, 0 if none such.
 
-        ``peer`` is a name or nickname. TakeOverRefusedError for a reachable one (unless ``force``)
-        and for a nickname that several bear.
+        Peers in reach are asked for their rings first, which takes a moment, or some seconds if one
+        is silent. ``peer`` is a name or nickname. TakeOverRefusedError for a reachable one, unless
+        ``force``, and for a nickname that several bear.
         """
         self._lifecycle.take_over(request, peer, now, force=force)
 
@@ -199,8 +210,11 @@ class Allocator:
 
     def set_topology(self, peers: Iterable[KnownPeer], now: float) -> None:
         """All reachable peers, whenever they change; ourselves may be among them."""
-        self._context.peers.set_topology(peers, self._context.state.ring.peers())
+        if self._context.peers.set_topology(peers, self._context.state.ring.peers()):
+            self.outside.peer_came(now)
+            self._context.election.peer_came(now)
         self._told_changed()
+        self._lifecycle.topology_changed(now)
         if not self._context.state.ring:
             self._context.election.targets_changed(now)
             self._divided(self._context.divide_if_decided(), now)
@@ -220,12 +234,16 @@ class Allocator:
     def send_failed(self, peer: PeerName, now: float) -> None:
         """A SendUnicast found no way: somebody else is asked, or it is tried again later."""
         self._exchange.send_failed(int(peer), now)
+        self._lifecycle.heard(int(peer), now)
 
     def on_unicast(self, source: PeerName, data: bytes, now: float) -> None:
         """A message for us alone. Raises RemoteProtocolError."""
         kind = data[0] if data else -1
         if kind == wire.RING_UPDATE:
-            self._divided(self._exchange.on_state(data[1:], source, now), now)
+            try:
+                self._divided(self._exchange.on_state(data[1:], source, now), now)
+            finally:
+                self._lifecycle.heard(int(source), now)
         elif kind == wire.SPACE_REQUEST:
             self._exchange.on_request(int(source), wire.decode_range(data[1:]), now)
         elif kind == wire.SPACE_DENIED:
@@ -263,6 +281,8 @@ class Allocator:
         moments = [
             self._requests.next_deadline(),
             self._lifecycle.next_burial(),
+            self._lifecycle.next_deadline(),
+            self.outside.next_deadline(),
             self._exchange.next_forgetting(),
         ]
         if not self._context.stopped:
@@ -273,8 +293,11 @@ class Allocator:
 
     def timeout(self, now: float) -> None:
         """Do what is due."""
+        self._now = now
         self._requests.expire(now)
         self._lifecycle.bury(now)
+        self._lifecycle.expire(now)
+        self.outside.timeout(now)
         self._exchange.forget_refusals(now)
         if self._context.stopped:
             return
@@ -300,6 +323,7 @@ class Allocator:
         """
         if self._out.is_sealed:
             raise LocalProtocolError("a change is still under way")
+        self.outside.poll(self._now)
         change = self._context.state.seal()
         self._out.seal()
         if change is None:
@@ -322,6 +346,7 @@ class Allocator:
         had_ring = bool(context.state.ring)
         context.state.rollback()
         self._exchange.forget_asks()
+        self.outside.rolled_back(self._now)
         if had_ring and not context.state.ring:
             context.election.undone(self._now)
         self._out.rollback(reason)
@@ -334,7 +359,7 @@ class Allocator:
 
     def status(self) -> IpamStatus:
         """Everything for status and report."""
-        return make_status(self._context, self._requests, self._exchange)
+        return make_status(self._context, self._requests, self._exchange, self.outside)
 
     def owned(self) -> Iterator[tuple[str, tuple[Cidr, ...]]]:
         """All holdings by ident (``GET /ip``), idents and their addresses oldest first."""

@@ -4,7 +4,7 @@ Nothing happens until somebody needs an address. Then electors propose, again an
 intervals that grow, so that two do not outbid each other for ever; an observer asks the others to.
 As many nodes decide as the user said, ourselves counted, or as the configured targets suggest. A
 quorum of one beside targets is how clusters split (specification 20.1: Kubernetes start scripts
-count peers without the node itself): it waits until a target answers or some time has passed. A
+count peers without the node itself): it waits until a target votes or some time has passed. A
 guess counts all participants that are in sight, too, for a while: the first node of a cluster has
 no targets, and would decide alone while the others agree without it. A guess of a node that found
 addresses in use waits for others even where there are no targets: it has lived before, they will
@@ -27,6 +27,7 @@ RETRY_S: Final = 5.0
 _RETRY_FACTOR_MAX: Final = 6.0
 #: How long a guessed majority is one of all in sight; observers among these never vote.
 IN_SIGHT_S: Final = 10.0
+SOON_S: Final = 1.0
 
 
 class Election:
@@ -63,6 +64,22 @@ class Election:
     def _expects_others(self, now: float) -> bool:
         return self.lived_before and not self._options.expected and now < self._alone_from
 
+    def _others_that_vote(self, others: int) -> int:
+        """Those of so many that may yet vote, some time after we asked: if anybody is in sight, all
+        but those in sight that have not, being observers.
+        """
+        in_sight = self._peers.known.keys()
+        if not in_sight:
+            return 0
+        voters = {node.name for node in self.paxos.counted()} & in_sight
+        return max(len(voters), others - len(in_sight - voters))
+
+    @property
+    def others_expected(self) -> int:
+        """How many other peers there should be, by what the user said."""
+        expected = self._options.expected
+        return expected - 1 if expected > 1 else self._peers.targets or 0
+
     def _quorum(self, now: float) -> int:
         """How many nodes decide."""
         expected = self._options.expected
@@ -71,8 +88,8 @@ class Election:
         others = self._peers.targets or 0
         if self._expects_others(now):
             others = max(others, len(self._peers.known))
-        if expected == 1 and now >= self._alone_from and not self._peers.known:
-            others = 0
+        if expected == 1 and now >= self._alone_from:
+            others = self._others_that_vote(others)
         if expected == 0 and self._in_sight_until is not None and now < self._in_sight_until:
             others = max(others, self._peers.participants())
         return (others + 1) // 2 + 1
@@ -83,6 +100,13 @@ class Election:
             return False
         self.awaiting = True
         return self._act(now)
+
+    def peer_came(self, now: float) -> None:
+        """Somebody new is in sight: whoever would decide alone asks for a vote first."""
+        if self._options.expected == 1:
+            self._alone_from = max(self._alone_from, now + IN_SIGHT_S)
+            if self.next_at is not None:
+                self.next_at = min(self.next_at, now + SOON_S)
 
     def targets_changed(self, now: float) -> None:
         """Count again, unless votes were cast by the old count, and act if that was waited for."""

@@ -53,6 +53,11 @@ class Broadcast:
 
 
 @dataclass(slots=True, frozen=True)
+class TellOutside:
+    """Broadcast our addresses outside the range (:meth:`ipam.outside.Outside.encode`), to all."""
+
+
+@dataclass(slots=True, frozen=True)
 class Notice:
     """Something an operator may want to know; ``warning`` or just a change of state."""
 
@@ -60,4 +65,4 @@ class Notice:
     warning: bool = False
 
 
-Event = Answered | SendUnicast | Broadcast | Notice
+Event = Answered | SendUnicast | Broadcast | TellOutside | Notice

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from base.names import PeerName
+from base.names import PeerName, format_peer
 from ipam import wire
 from ipam.address import Range
 from ipam.context import Context
@@ -28,7 +28,6 @@ BURST: Final = 64
 BURST_SINGLE: Final = 1024
 REFILL_S: Final = 0.5
 REFILL_SINGLE_S: Final = 0.02
-_BUCKETS_MAX: Final = 8192
 #: How long it is remembered that the operator was told: that nobody has free addresses, and that a
 #: peer's ring is refused. The latter outlasts the longest pause between two connections.
 TOLD_S: Final = 60.0
@@ -82,6 +81,14 @@ class Exchange:
             return False
         self._ask(where, owner, now)
         return True
+
+    def inquire(self, peer: int) -> None:
+        """Have a peer tell its ring."""
+        peers = self._context.peers
+        data = wire.encode_inquiry(
+            self._context.options.unix_now, {peers.peer: peers.nick(peers.peer)}
+        )
+        self._context.out.send(PeerName.from_int(peer), data)
 
     def _in_flight(self, where: Range, now: float) -> bool:
         ask = self._asks.get(where)
@@ -141,7 +148,7 @@ class Exchange:
                 out.send_state(name)  # it asked twice
                 return
             if self._may_ask(source, asked.size == 1, now):
-                chunk = state.space.biggest_to_give(asked)
+                chunk = state.chunk_for(source, asked)
         if chunk is None:
             out.send(name, wire.encode_denial(where))
         else:
@@ -150,13 +157,18 @@ class Exchange:
         out.send_state(name)
 
     def _may_ask(self, source: int, single: bool, now: float) -> bool:
-        """Take a drop from the peer's bucket, which is full again at the time noted."""
+        """Take a drop from the peer's bucket, which is full again at the time noted.
+
+        All that are not in sight share one: who makes up names gains nothing by it, and does not
+        fill our memory. Honest ones are so for a moment, when they come.
+        """
+        key = (source if self._context.peers.reachable(source) else 0, single)
         burst, refill = (BURST_SINGLE, REFILL_SINGLE_S) if single else (BURST, REFILL_S)
-        full_at = max(self._buckets.get((source, single), now), now)
-        if full_at - now > (burst - 1) * refill or len(self._buckets) >= _BUCKETS_MAX:
+        full_at = max(self._buckets.get(key, now), now)
+        if full_at - now > (burst - 1) * refill:
             self._counters["space requests beyond the rate"] += 1
             return False
-        self._buckets[source, single] = full_at + refill
+        self._buckets[key] = full_at + refill
         return True
 
     # --- hearing ---------------------------------------------------------------------------------
@@ -199,11 +211,21 @@ class Exchange:
         if not outcome.changed and outcome.seeds == state.ring.seeds:
             return False
         state.take_outcome(outcome)
+        if outcome.lost:
+            self._tell_lost(outcome.lost)
         for where in list(self._asks):
             if any(where.overlaps(gained) for gained in outcome.gained):
                 del self._asks[where]
         self._context.election.over()
         return True
+
+    def _tell_lost(self, lost: list[Range]) -> None:
+        """Somebody has taken over what was ours, as they may."""
+        context = self._context
+        owner = context.state.ring.owner(lost[0].start)
+        who = format_peer(PeerName.from_int(owner), context.peers.nick(owner))
+        more = f" and {len(lost) - 1} more ranges" if len(lost) > 1 else ""
+        context.out.notice(f"no longer ours, now of {who}: {lost[0].as_cidr_text()}{more}")
 
     def _refuse(self, err: RingError, now: float) -> None:
         """Tell, but not with every connection that breaks on it."""

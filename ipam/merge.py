@@ -19,13 +19,11 @@ from typing import Final
 
 from base.names import PeerName
 from ipam.address import Range, format_address, merge_adjacent, subtract
-from ipam.ring import Ring, RingError, check_entries, distance
+from ipam.ring import VERSION_MAX, Ring, RingError, check_entries, distance, raised
 from ipam.store import Entry
 
-#: A version that rises by more than this at once, or reaches the other limit, is an attack: the
-#: owner could not outbid it any more.
+#: A version that rises by more than this at once is an attack: the owner could not outbid it long.
 VERSION_JUMP_MAX: Final = 1 << 20
-VERSION_MAX: Final = 1 << 31
 
 Used = Callable[[Sequence[Range]], int | None]
 
@@ -125,7 +123,7 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
     index, count = 0, len(mine)
     emit = merged.append
     for their in theirs:
-        token, peer, version, free = their
+        token, peer, version, _ = their
         while index < count and mine[index][0] < token:
             emit(mine[index])
             index += 1
@@ -146,21 +144,24 @@ def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:
             changed.add(token)
             if peer == own == my.peer:
                 # we have lost our memory of raising it; what we know is right nevertheless
-                emit(Entry(token, own, version + 1, my.free))
+                emit(Entry(token, own, raised(version), my.free))
             else:
                 emit(their)
                 updated = True
         else:
-            wins = (my.free, peer) > (free, my.peer)
-            winner = my if wins else their
-            if winner.peer == own:
-                winner = winner._replace(version=version + 1)
+            winner = tie_winner(my, their, own)
             if winner != my:
                 changed.add(token)
                 updated |= winner.peer != my.peer
             emit(winner)
     merged += mine[index:]
     return Outcome(merged, (), updated, changed)
+
+
+def tie_winner(my: Entry, their: Entry, own: int) -> Entry:
+    """Of two owners with one version (R3); if that is us, ``own``, the entry is raised."""
+    winner = my if (my.free, their.peer) > (their.free, my.peer) else their
+    return winner._replace(version=raised(winner.version)) if winner.peer == own else winner
 
 
 def _clamp(universe: Range, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from base.errors import AllocationError, NotStoredError
 from base.names import PeerName
-from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast, Value
+from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast, TellOutside, Value
 
 #: Answers once more from the committed state: None if the request has to wait again.
 Redo = Callable[[], Answered | None]
@@ -89,6 +89,10 @@ class Outbox:
         if source not in self._open.sources:
             self._open.sources.add(source)
             self._open.events.append(Broadcast(source))
+
+    def tell_outside(self) -> None:
+        """Our addresses outside the range to all."""
+        self._open.events.append(TellOutside())
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         """A line for the operator."""

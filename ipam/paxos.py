@@ -66,7 +66,8 @@ class Paxos:
         self.known: dict[NodeId, Claims] = {}
         self._is_live = is_live or (lambda _: True)
 
-    def _counted(self) -> dict[NodeId, Claims]:
+    def counted(self) -> dict[NodeId, Claims]:
+        """What is known of those that may be counted."""
         return {
             node: claims
             for node, claims in self.known.items()
@@ -113,7 +114,7 @@ class Paxos:
     def think(self) -> bool:
         """Promise and accept what there is to; true if our own claims changed."""
         before = self.known.get(self.node, NO_CLAIMS)
-        counted = self._counted()
+        counted = self.counted()
         promise = max(claims.promise for claims in [before, *counted.values()])
         mine = before._replace(promise=promise)
         self.known[self.node] = counted[self.node] = mine
@@ -141,7 +142,7 @@ class Paxos:
         if not self.quorum:
             return None
         votes: dict[ProposalId, int] = {}
-        for claims in self._counted().values():
+        for claims in self.counted().values():
             if claims.accepted.round:
                 votes[claims.origin] = count = votes.get(claims.origin, 0) + 1
                 if count >= self.quorum:

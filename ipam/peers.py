@@ -1,7 +1,8 @@
 """Which peers there are, what they call themselves, and who can be reached.
 
-The topology is the authority on names. Nicknames in gossip count only for peers that it does not
-know: in Weave anybody may rename anybody. That a peer sends or appears in them tells that it takes
+The topology is the authority on names, also on those of owners of space that have left it.
+Nicknames in gossip count only for peers that it never knew: in Weave anybody may rename anybody,
+so that the next ``rmpeer`` hits another. That a peer sends or appears in them tells that it takes
 part in the allocation, so it may inherit. Source of truth: ipam specification 7, 9.4, 19.
 """
 
@@ -28,22 +29,28 @@ class PeerBook:
         #: Configured peers other than ourselves; None: nobody has told yet.
         self.targets: int | None = None
         self._told: dict[int, str] = {}
+        #: Those of the told ones that the topology told.
+        self._seen: set[int] = set()
 
-    def set_topology(self, peers: Iterable[KnownPeer], owners: set[int]) -> None:
+    def set_topology(self, peers: Iterable[KnownPeer], owners: set[int]) -> bool:
         """All peers that can be reached; the names of ``owners`` of space that cannot any more
-        stay known.
+        stay known. True if there is a new one.
         """
         before = self.known
         self.known = {int(one.name): one for one in peers if int(one.name) != self.peer}
         for peer in (before.keys() - self.known.keys()) & owners:
-            if not self._told.get(peer) or before[peer].nick:
+            if before[peer].nick:
                 self._told[peer] = before[peer].nick
+                self._seen.add(peer)
+            else:
+                self._told.setdefault(peer, "")
+        return not self.known.keys() <= before.keys()
 
     def learn(self, nicknames: Mapping[int, str]) -> bool:
         """Nicknames of a peer's gossip; true if there was news."""
         news = False
         for peer, nick in nicknames.items():
-            if peer in (0, self.peer) or self._told.get(peer) == nick:
+            if peer in (0, self.peer) or peer in self._seen or self._told.get(peer) == nick:
                 continue
             if not nick and self._told.get(peer):
                 continue  # they only know that there is such a peer
@@ -58,6 +65,7 @@ class PeerBook:
         for name in names:
             if (peer := int(name)) not in owners:
                 self._told.pop(peer, None)
+                self._seen.discard(peer)
 
     def nick(self, peer: int) -> str:
         """What a peer is called; "" if nobody told."""
@@ -78,6 +86,10 @@ class PeerBook:
     def reachable(self, peer: int) -> bool:
         """Whether the topology holds it."""
         return peer in self.known
+
+    def taking_part(self, owners: Iterable[int]) -> list[int]:
+        """Others in reach that allocate addresses: told of by such, or owners of space."""
+        return sorted(self.known.keys() & {*self._told, *owners})
 
     def participants(self) -> int:
         """How many others take part in the allocation and can be reached."""

@@ -5,15 +5,23 @@ Source of truth: ipam specification 12.
 
 from __future__ import annotations
 
-from base.names import PeerName
+from typing import Final
+
+from base.names import PeerName, format_peer
 from ipam.address import Cidr, format_address
 from ipam.context import Context
 from ipam.exchange import Exchange
+from ipam.outside import Outside
 from ipam.requests import Requests
 from ipam.status import EntryStatus, IpamStatus, PaxosStatus, PeerShare, State
 
+#: How many peers a line names.
+_NAMES_MAX: Final = 8
 
-def make_status(context: Context, requests: Requests, exchange: Exchange) -> IpamStatus:
+
+def make_status(
+    context: Context, requests: Requests, exchange: Exchange, outside: Outside
+) -> IpamStatus:
     """A snapshot."""
     state = _state(context, requests)
     paxos = None if context.state.ring else _paxos(context)
@@ -39,7 +47,7 @@ def make_status(context: Context, requests: Requests, exchange: Exchange) -> Ipa
         _shares(context),
         tuple(claims),
         tuple((o.ident, o.cidr) for o in requests.allocates.values() if o.cidr is not None),
-        _conflicts(context, exchange),
+        (*_conflicts(context, exchange), *outside.conflicts()),
     )
 
 
@@ -58,9 +66,36 @@ def _state(context: Context, requests: Requests) -> State:
 
 
 def _paxos(context: Context) -> PaxosStatus:
-    paxos = context.election.paxos
-    voters = tuple(sorted(PeerName.from_int(node.name) for node in paxos.known))
-    return PaxosStatus(context.election.elector, len(paxos.known), paxos.quorum, voters)
+    election, peers = context.election, context.peers
+    paxos = election.paxos
+    voted = sorted({node.name for node in paxos.counted()})
+    missing = sorted(peers.known.keys() - set(voted))
+    unseen = max(0, election.others_expected - len(peers.known))
+    return PaxosStatus(
+        election.elector,
+        len(paxos.known),
+        paxos.quorum,
+        tuple(map(PeerName.from_int, voted)),
+        tuple(map(PeerName.from_int, missing)),
+        unseen,
+        _votes(context, voted, missing, unseen) if election.awaiting and voted else "",
+    )
+
+
+def _votes(context: Context, voted: list[int], missing: list[int], unseen: int) -> str:
+    """Who has voted, who has not, and whom nobody has seen."""
+    parts = [f"by {_names(context, voted)}"]
+    if missing:
+        parts.append(f"none by {_names(context, missing)}")
+    if unseen:
+        parts.append(f"{unseen} more peer{'s' * (unseen > 1)} expected, not connected")
+    return "; ".join(parts)
+
+
+def _names(context: Context, peers: list[int]) -> str:
+    named = [format_peer(PeerName.from_int(peer), context.peers.nick(peer)) for peer in peers]
+    more = len(named) - _NAMES_MAX
+    return ", ".join(named[:_NAMES_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def _entries(context: Context) -> tuple[EntryStatus, ...]:

@@ -20,12 +20,20 @@ from ipam.store import Entry
 
 #: By how much a take-over raises versions, so as to win against what the owner raised meanwhile.
 TAKEOVER_STEP: Final = 100
+#: Versions from here on are refused. Ours stay below: somebody who gives us a piece of the version
+#: before it would otherwise have everybody refuse our ring with our next word on it.
+VERSION_MAX: Final = 1 << 31
 
 _token: Final = itemgetter(0)
 
 
 class RingError(RemoteProtocolError):
     """A ring of a peer that is malformed, or contradicts ours."""
+
+
+def raised(version: int, by: int = 1) -> int:
+    """The next version."""
+    return min(version + by, VERSION_MAX - 1)
 
 
 def distance(universe: Range, start: int, end: int) -> int:
@@ -214,11 +222,11 @@ class Ring:
         following = entries[(index + 1) % len(entries)].token
         free = min(distance(universe, start, following), end - start)
         if entries[index].token == start:
-            self._put(index, Entry(start, peer, entries[index].version + 1, free))
+            self._put(index, Entry(start, peer, raised(entries[index].version), free))
         else:
             before = entries[index]
             room = distance(universe, before.token, start)
-            self._put(index, before._replace(version=before.version + 1, free=room))
+            self._put(index, before._replace(version=raised(before.version), free=room))
             # an address before the first token belongs to the last piece
             index = bisect_right(entries, start, key=_token) - 1
             self._insert(index + 1, Entry(start, peer, 0, free))
@@ -227,7 +235,7 @@ class Ring:
         while index < len(entries) and entries[index].token < end:
             one = entries[index]
             room = distance(universe, one.token, end)
-            self._put(index, Entry(one.token, peer, one.version + 1, min(one.free, room)))
+            self._put(index, Entry(one.token, peer, raised(one.version), min(one.free, room)))
             index += 1
         if end == universe.end:
             end, index = universe.start, 0
@@ -241,7 +249,7 @@ class Ring:
         for index, entry in enumerate(self.entries):
             if entry.peer == peer:
                 gained += self.pieces(index)
-                version = entry.version + TAKEOVER_STEP
+                version = raised(entry.version, TAKEOVER_STEP)
                 self._put(index, entry._replace(peer=to, version=version))
         return gained
 
@@ -259,5 +267,5 @@ class Ring:
             raise LocalProtocolError(f"{free} free addresses are more than the piece has")
         if entry.free == free:
             return False
-        self._put(index, entry._replace(free=free, version=entry.version + 1))
+        self._put(index, entry._replace(free=free, version=raised(entry.version)))
         return True

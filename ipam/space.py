@@ -10,7 +10,7 @@ Source of truth: ipam specification 4, 20.10; vectors ``ipam_space.json``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from base.errors import LocalProtocolError
 from ipam.address import Range, biggest_aligned, merge_adjacent
@@ -173,6 +173,18 @@ class Space:
         if best.size > self.free_in(where) // 2:
             return Range(best.start + best.size // 2, best.end)
         return best
+
+    def blocks(self, where: Range, size: int) -> Iterator[Range]:
+        """Free, aligned blocks of ``size``, a power of two, inside ``where``: the first and the
+        last of each run.
+        """
+        for start, end in self._free.clipped(where):
+            first = (start + size - 1) // size * size
+            last = (end - size) // size * size
+            if start <= first <= last:
+                yield Range(first, first + size)
+                if last != first:
+                    yield Range(last, last + size)
 
     def donate(self, where: Range) -> Range | None:
         """Choose as above and own it no more."""

@@ -14,6 +14,7 @@ Source of truth: ipam specification 6.1, 9, 20.6, 20.12.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from base.names import PeerName
@@ -27,6 +28,8 @@ from ipam.store import Change, Entry, Holding, Identity, Stored
 
 _NO_CHANGE: Final = Change()
 _NOWHERE: Final = Range(0, 0)
+#: How many blocks are looked at for the best one to give; of a space full of holes there are many.
+_BLOCKS_MAX: Final = 256
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,6 +54,8 @@ class LocalState:
         self.holdings = Holdings(self._journal)
         #: Addresses held but not ours, in no order that matters.
         self.strays: dict[int, None] = {}
+        #: Addresses held outside the range.
+        self.outside: dict[int, None] = {}
         self.shown = Shown()
         self._sealed: Shown | None = None
         # what the start owes the store, until a commit succeeds
@@ -146,6 +151,9 @@ class LocalState:
             self.space.claim(addr)
         elif self.universe.contains(addr):
             self._stray(addr)
+        else:
+            self._journal.note(self.outside.pop, addr, None)
+            self.outside[addr] = None
 
     def release(self, addr: int, now: float) -> Holding | None:
         """Nobody here holds ``addr`` any more: who did."""
@@ -157,6 +165,9 @@ class LocalState:
             self._touch(addr, 1)
         elif addr in self.strays:
             self._unstray(addr)
+        elif addr in self.outside:
+            self._journal.note(self.outside.__setitem__, addr, None)
+            del self.outside[addr]
         return held
 
     def rename(self, holding: Holding) -> None:
@@ -189,6 +200,27 @@ class LocalState:
         for piece in self.ring.owned_joined(self.peer):
             self._own(piece)
         self._ring_changed()
+
+    def chunk_for(self, peer: int, where: Range) -> Range | None:
+        """What to give to a peer that asks for ``where``: as much as Weave would, where it costs
+        the fewest new tokens, for these stay for ever; preferably beside what the peer owns.
+        """
+        biggest = self.space.biggest_to_give(where)
+        if biggest is None:
+            return None
+        ring, universe = self.ring, self.universe
+        tokens = {entry.token for entry in ring.entries} | {universe.end}
+
+        def cost(block: Range) -> tuple[int, bool, bool]:
+            beside = [one for one in (block.start - 1, block.end) if universe.contains(one)]
+            return (
+                (block.start not in tokens) + (block.end not in tokens),
+                peer not in map(ring.owner, beside),
+                block != biggest,
+            )
+
+        others = islice(self.space.blocks(where, biggest.size), _BLOCKS_MAX)
+        return min([biggest, *others], key=cost)
 
     def grant(self, where: Range, peer: int) -> None:
         """Give free addresses of ours to a peer."""

@@ -26,12 +26,19 @@ class State(Enum):
 
 @dataclass(slots=True, frozen=True)
 class PaxosStatus:
-    """The election: ``voters`` have told us their claims, ``quorum`` decide (0: not started)."""
+    """The election: ``quorum`` peers decide (0: not started), claims of ``known_nodes`` are known.
+
+    ``voters`` are those of them that count, ``missing`` other peers in reach, ``unseen`` how many
+    more there should be. ``text`` is a line for the user, "" before it began.
+    """
 
     elector: bool
     known_nodes: int
     quorum: int
     voters: tuple[PeerName, ...] = ()
+    missing: tuple[PeerName, ...] = ()
+    unseen: int = 0
+    text: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,8 +70,8 @@ class IpamStatus:
 
     ``paxos`` None once there is a ring. ``active_ips`` are those handed out of the range.
     ``shares``: ourselves first, the others sorted by name. ``text`` is the line of ``/status``.
-    ``conflicts``: held addresses whose owner refuses them, and why rings of peers are refused, as
-    lines for the user.
+    ``conflicts``: held addresses whose owner refuses them, or that are outside the range and in use
+    elsewhere, too, and why rings of peers are refused, as lines for the user.
     """
 
     state: State

@@ -172,6 +172,14 @@ def encode_ring_update(state: bytes) -> bytes:
     return bytes((RING_UPDATE,)) + state
 
 
+def encode_inquiry(now: int, nicknames: Mapping[int, str]) -> bytes:
+    """A unicast that has a peer with a ring tell it: a state without one.
+
+    Its map of votes is empty: without any, a peer that has no ring would begin an election.
+    """
+    return encode_ring_update(encode_state(GossipState(now, nicknames, {})))
+
+
 def _range(where: Range) -> bytes:
     return _RANGE_TYPE + gob.message(_RANGE, gob.encode_fields(map(_uint, where)))
 

@@ -129,6 +129,7 @@ def ipam_shares(view: NodeView) -> dict[str, Any] | None:
 def _ipam_summary(known: IpamStatus) -> dict[str, Any]:
     return {
         "Status": known.text,
+        "Votes": None if known.paxos is None else known.paxos.text or None,
         "Range": str(known.range),
         "DefaultSubnet": str(known.default_subnet),
     }

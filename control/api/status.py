@@ -62,6 +62,7 @@ def _ipam_summary(known: IpamStatus) -> str:
         "\n"
         + _line("Service", "ipam")
         + _line("Status", known.text)
+        + (_line("Votes", printable(known.paxos.text)) if known.paxos and known.paxos.text else "")
         + _line("Range", known.range)
         + _line("DefaultSubnet", known.default_subnet)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_a_dead_peer_is_removed(tmp_path: Path) -> None:
         again = weft("rmpeer", "host2", "--json", *address)
         assert json.loads(again.stdout) == {"Peer": "host2", "TakenOver": 0, "Error": None}
         assert _share(one, "host1") == 65536
+
+
+def test_an_address_outside_the_range_is_in_use_twice(tmp_path: Path) -> None:
+    with members(tmp_path, 2, *_RANGE, *_SEEDS) as (one, two):
+        for member in (one, two):
+            claimed = member.ask("PUT", f"/ip/c{member.number}/192.168.7.7/24")
+            assert claimed.status_code == 204
+        for member, other in ((one, two), (two, one)):
+            line = f"192.168.7.7 of c{member.number} is in use at {other.name}"
+            until(partial(_says, member, line), "the warning", 30)
+        two.ask("DELETE", "/ip/c2")
+        until(lambda: not _says(one, "192.168.7.7"), "its end", 30)
+
+
+def _says(member: Member, line: str) -> bool:
+    return line in member.text_of("/status")
 
 
 def test_a_node_is_drained(tmp_path: Path) -> None:

@@ -112,6 +112,21 @@ def test_peers_that_are_gone() -> None:
     assert "weave_ipam_unreachable_percentage 4.57763671875\n" in text
 
 
+def test_who_has_voted_and_who_has_not() -> None:
+    votes = "by ce:01:00:00:00:01(\x1b[31m); 1 more peer expected, not connected"
+    paxos = PaxosStatus(True, 1, 2, (US,), (), 1, votes)
+    text = "awaiting consensus (quorum: 2, known: 1)"
+    view = seen(replace(FRESH, state=State.ELECTING, text=text, paxos=paxos))
+    assert (
+        "         Status: awaiting consensus (quorum: 2, known: 1)\n"
+        "          Votes: by ce:01:00:00:00:01(\\x1b[31m); 1 more peer expected, not connected\n"
+        "          Range: 10.32.0.0/16\n"
+    ) in status.summary(view)
+    assert report.summary(view)["IPAM"]["Votes"] == votes
+    assert "Votes" not in status.summary(seen(FRESH))
+    assert report.summary(seen(READY))["IPAM"]["Votes"] is None
+
+
 def test_what_an_operator_should_read() -> None:
     view = seen(replace(READY, conflicts=("10.32.0.5 is c1's",)), trouble="disk is full")
     for line in ("addresses cannot be recorded: disk is full", "10.32.0.5 is c1's"):

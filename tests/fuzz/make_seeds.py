@@ -11,6 +11,7 @@ from typing import Final
 from base import gob, ipc
 from base.names import PeerName
 from crypto.tcp import TcpSealer
+from ipam import outside
 from mesh.framing import frame
 from mesh.peer import ConnectionRecord, Peer
 from mesh.topology import encode_update
@@ -117,6 +118,10 @@ def from_vectors() -> None:
         write("ipam_peer", f"weave_{item['name']}", b"\2" + block(state) + b"\1" + block(state))
     for index, item in enumerate(ipam["unicast"]):
         write("ipam_peer", f"weave_unicast_{index}", b"\0" + block(bytes.fromhex(item["payload"])))
+    lists = [
+        outside.encode(outside.Listed(7, number, frozenset({0x0A090001}))) for number in (1, 2)
+    ]
+    write("ipam_peer", "outside_lists", b"".join(b"\3" + block(one) for one in lists))
     for index, item in enumerate(load("peer_names")["peer_name_strings"]):
         write("names", f"weave_{index}", item["input"].encode())
 

@@ -253,7 +253,8 @@ def ipam_state(data: bytes) -> None:
 def ipam_peer(data: bytes) -> None:
     """Unicasts and gossip at an allocator that has a ring: it keeps its addresses, and its order.
 
-    Input: blocks, each a kind (unicast, broadcast, gossip) and a message.
+    Input: blocks, each a kind (unicast, broadcast, gossip, list of addresses outside the range) and
+    a message.
     """
     name, other = PeerName.parse("ce:01::01"), PeerName.parse("ce:02::02")
     options = AllocatorOptions(
@@ -263,16 +264,19 @@ def ipam_peer(data: bytes) -> None:
     core.restore(Stored(), (), 0.0)
     core.set_topology([KnownPeer(other, "two", 2)], 0.0)
     core.allocate(1, "held", None, 0.0)
+    core.claim(2, "held", Cidr.parse("10.9.0.1/24"), 0.0)
     source = Source(data)
     now = 0.0
     while source.left > 0:
-        kind, message = source.byte() % 3, source.block()
+        kind, message = source.byte() % 4, source.block()
         now += 1.0
         try:
             if kind == 0:
                 core.on_unicast(other, message, now)
             elif kind == 1:
                 core.on_broadcast(other, message, now)
+            elif kind == 3:
+                core.outside.on_broadcast(other, message, now)
             else:
                 core.on_gossip(message, now)
         except RemoteProtocolError:

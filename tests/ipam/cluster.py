@@ -8,11 +8,15 @@ from collections import deque
 from typing import Any
 
 from base.names import PeerName
+from ipam import wire
 from ipam.address import Cidr
 from ipam.allocator import Allocator
-from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast
+from ipam.events import Answered, Broadcast, Event, Notice, SendUnicast, TellOutside
 from ipam.options import AllocatorOptions, KnownPeer
-from ipam.store import Change, Holding, MemoryStore
+from ipam.store import Change, Entry, Holding, MemoryStore
+from ipam.wire import GossipState, RingState
+
+CANCELLED = "RequestCancelledError"
 
 
 def name_of(number: int) -> PeerName:
@@ -154,6 +158,8 @@ class Cluster:
             for other in self.up():
                 if other.name == event.peer and host in self.up():
                     self.queue.append((host, other, "unicast", event.data))
+        elif isinstance(event, TellOutside):
+            host.sent.append(event)
         elif isinstance(event, Broadcast) and event.source is None:
             host.sent.append(event)
             for other in self.up():
@@ -177,3 +183,13 @@ class Cluster:
                 if deadline is not None and deadline <= self.now:
                     host.core.timeout(self.now)
             self.settle()
+
+
+def alone(universe: str = "10.32.0.0/26", **options: object) -> Host:
+    return Cluster(1, universe, **options).hosts[0]
+
+
+def gossip(host: Host, entries: list[Entry], seeds: tuple[int, ...] = ()) -> None:
+    ring = RingState(host.cluster.universe.range, int(name_of(2)), tuple(entries), seeds)
+    host.core.on_gossip(wire.encode_state(GossipState(1, {}, None, ring)), 1.0)
+    host.cluster.settle()

@@ -12,7 +12,8 @@ from ipam.merge import MergeConflictError, merge
 from ipam.options import Mode
 from ipam.ring import TAKEOVER_STEP, Ring
 from ipam.store import Entry
-from tests.sim.ipam_net import Faults, Net, Node, name_of
+from tests.sim.ipam_net import Net
+from tests.sim.ipam_node import Faults, Node, name_of
 
 US, HEIR, THIRD = (int(name_of(number)) for number in (1, 2, 3))
 WHOLE = Range(0x0A000000, 0x0A000100)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.errors import LocalProtocolError
-from ipam.address import Range
+from ipam.address import Range, merge_adjacent
 from ipam.merge import MergeConflictError, Outcome, merge
 from ipam.ring import Ring, RingError
 from ipam.store import Entry
@@ -92,6 +92,12 @@ def test_worked_grants(
     assert rows(mine) == after
 
 
+def test_a_grant_between_tokens_of_others_cuts_no_free_count_of_theirs() -> None:
+    mine = ring(B, (0, B, 0, 250), (250, B, 0, 5))
+    mine.grant(Range(at(10), at(245)), A)
+    assert rows(mine) == [(0, B, 1, 10), (10, A, 0, 235), (245, B, 0, 5), (250, B, 0, 5)]
+
+
 @settings(max_examples=80, deadline=None)
 @given(seeds)
 def test_grant_properties(seed: int) -> None:
@@ -146,6 +152,39 @@ def test_two_rings_converge_where_nothing_is_in_use(seed: int) -> None:
         take(one, two)
         take(two, one)
     assert [e[:3] for e in one.entries] == [e[:3] for e in two.entries]
+
+
+def test_a_ring_comes_into_empty_ones() -> None:
+    mine = ring(A, (0, A, 2, 60), (128, B, 0, 128))
+    mine.seeds = (A, B)
+    for peer in (B, C):
+        copy = Ring(WHOLE, peer)
+        outcome = take(copy, mine)
+        assert outcome.updated
+        assert (rows(copy), copy.seeds) == (rows(mine), mine.seeds)
+        assert outcome.gained == copy.owned_joined(peer)
+        assert take(copy, mine).changed == set()
+
+
+@pytest.mark.parametrize("grant", [(0, 64), (32, 200), (128, 256), (64, 130)])
+def test_the_other_side_follows_a_split(grant: tuple[int, int]) -> None:
+    """At the beginning, in the middle, at the end, over a token."""
+    for before in ([(0, A, 0, 256)], [(0, A, 3, 9), (130, A, 0, 126)]):
+        mine, other = ring(A, *before), ring(B, *before)
+        mine.grant(Range(at(grant[0]), at(grant[1])), B)
+        gained = take(other, mine).gained
+        assert rows(other) == rows(mine)
+        assert gained == [Range(at(grant[0]), at(grant[1]))]
+        assert take(mine, other).changed == set()
+
+
+def test_newer_versions_of_our_token() -> None:
+    mine = ring(A, (0, A, 3, 256))
+    split = ring(B, (0, A, 4, 128), (128, B, 0, 128))
+    assert take(mine, split).lost == [Range(at(128), at(256))]
+    assert rows(mine) == [(0, A, 5, 128), (128, B, 0, 128)]
+    mine = ring(A, (0, A, 3, 256))
+    assert take(mine, ring(B, (0, B, 4, 256))).lost == [WHOLE]
 
 
 def test_cross_grants_meet() -> None:
@@ -207,6 +246,31 @@ def test_malformed(entries: list[tuple[int, int, int, int]], words: str) -> None
         ring(A, *entries).check()
 
 
+def test_where_an_address_lies() -> None:
+    one = ring(A, (10, B, 0, 256))
+    assert one.index_of(at(9)) == one.index_of(at(255)) == one.index_of(at(10)) == 0
+    assert one.pieces(0) == [Range(at(0), at(10)), Range(at(10), at(256))]
+    two = ring(A, (10, A, 0, 0), (245, B, 0, 0))
+    found = [two.index_of(at(last)) for last in (10, 244, 245, 255, 0, 9)]
+    assert found == [0, 0, 1, 1, 1, 1]
+
+
+def test_what_was_owned_through_grants() -> None:
+    mine = ring(A, (0, A, 0, 256))
+    assert mine.owned(A) == [WHOLE]
+    mine.grant(WHOLE, B)
+    assert (mine.owned(A), mine.owned(B)) == ([], [WHOLE])
+    assert mine.transfer(B, A) == [WHOLE]
+    assert mine.peers() == {A}
+    assert rows(mine) == [(0, A, 101, 256)]
+    mine.grant(Range(at(10), at(128)), B)
+    assert mine.owned(A) == [Range(at(0), at(10)), Range(at(128), at(256))]
+    around = ring(A, (128, A, 0, 0))
+    assert around.owned(A) == [Range(at(0), at(128)), Range(at(128), at(256))]
+    around = ring(A, (10, A, 0, 0), (128, A, 0, 0))
+    assert len(around.owned(A)) == 3
+
+
 def test_queries() -> None:
     assert Ring(WHOLE, A).owner(at(3)) == 0
     mine = ring(A, (10, A, 0, 9), (128, B, 0, 5), (245, C, 0, 7))
@@ -219,6 +283,38 @@ def test_queries() -> None:
     assert mine.donors(WHOLE, lambda: 0.5) == [C, B]
     assert mine.donors(Range(at(10), at(128)), lambda: 0.5) == []
     assert ring(A, (0, B, 0, 0)).donors(WHOLE, lambda: 0.5) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_any_ring_of_others(seed: int) -> None:
+    """Weave's fuzz test: whatever comes is merged or refused, and what we have stays sound."""
+    rng = random.Random(seed)
+    mine = random_ring(rng, A, 25)
+    for _ in range(8):
+        theirs = random_ring(rng, B, 25)
+        for _ in range(rng.randrange(3)):
+            index = rng.randrange(len(theirs.entries))
+            field = rng.choice(Entry._fields)
+            value = rng.choice([0, 1, at(7), WHOLE.end, 1 << 31, (1 << 32) - 1])
+            theirs.entries[index] = theirs.entries[index]._replace(**{field: value})
+        before = list(mine.entries)
+        try:
+            take(mine, theirs, {at(rng.randrange(256))})
+        except RingError:
+            assert mine.entries == before
+        mine.check()
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds, st.integers(1, 4))
+def test_transfer_leaves_nothing(seed: int, gone: int) -> None:
+    """Property 11."""
+    mine = random_ring(random.Random(seed), A)
+    before = mine.owned_joined(gone)
+    assert merge_adjacent(sorted(mine.transfer(gone, 7))) == before
+    assert gone not in mine.peers()
+    assert mine.owned_joined(7) == before
 
 
 @pytest.mark.parametrize("size", [8, 9, 13])

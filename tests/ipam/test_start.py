@@ -10,7 +10,8 @@ from ipam.address import Cidr
 from ipam.allocator import Allocator
 from ipam.options import AllocatorOptions
 from ipam.store import Holding, MemoryStore, Stored
-from tests.sim.ipam_net import Net, name_of
+from tests.sim.ipam_net import Net
+from tests.sim.ipam_node import name_of
 
 FOUND = Holding(0x0A200005, 24, "c", True)
 

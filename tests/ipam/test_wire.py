@@ -9,7 +9,7 @@ import pytest
 from base import gob
 from ipam import wire
 from ipam.address import Range
-from ipam.paxos import Claims, NodeId
+from ipam.paxos import Claims, NodeId, ProposalId
 from ipam.store import Entry
 from ipam.wire import GossipState, RingState
 from tests.golden import load
@@ -111,6 +111,18 @@ BAD_STATES = {
     "too many seeds": GossipState(
         ring=RingState(Range(0, 9), 1, (), tuple(range(wire.PEERS_MAX + 1)))
     ),
+    "too many entries": GossipState(
+        ring=RingState(
+            Range(0, 1 << 20), 1, tuple(Entry(n, 1, 0, 0) for n in range(wire.ENTRIES_MAX + 1))
+        )
+    ),
+    "too many nicknames": GossipState(nicknames=dict.fromkeys(range(wire.PEERS_MAX + 1), "")),
+    "too many voters": GossipState(
+        paxos=dict.fromkeys((NodeId(1, uid) for uid in range(wire.PEERS_MAX + 1)), Claims())
+    ),
+    "round of 64 bits": GossipState(
+        paxos={NodeId(1, 1): Claims(promise=ProposalId(1 << 63, NodeId(1, 1)))}
+    ),
 }
 
 
@@ -126,6 +138,11 @@ def test_other_values_are_refused() -> None:
             wire.decode_state(data)
         with pytest.raises(gob.GobError):
             wire.decode_range(data)
+
+
+def test_too_many_bytes_are_refused_unread() -> None:
+    with pytest.raises(gob.GobError, match="gossip of"):
+        wire.decode_state(bytes(wire.BYTES_MAX + 1))
 
 
 def test_a_backward_range_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Lives of clusters: whatever happens, no address is held twice and none is lost.
 
-More lives: ``WEFT_IPAM_LIVES=5000 pytest tests/sim/test_ipam.py``.
+That they would notice is shown in :mod:`tests.sim.test_ipam_rules`. More lives:
+``WEFT_IPAM_LIVES=5000 pytest tests/sim/test_ipam.py``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import os
 import pytest
 
 from ipam.options import Mode
-from tests.sim.ipam_net import Faults, Plan, live
+from tests.sim.ipam_lives import Plan, live
+from tests.sim.ipam_node import Faults
 
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(0 if "WEFT_IPAM_LIVES" in os.environ else 120)]
 
-LIVES = int(os.environ.get("WEFT_IPAM_LIVES", "6"))
+LIVES = int(os.environ.get("WEFT_IPAM_LIVES", "12"))
 
 KINDS = {
     "calm": {},
@@ -27,6 +29,18 @@ KINDS = {
     "takeover": {"takeover": True},
     "wipes": {"wipes": True},
     "seeds": {"mode": Mode.SEED, "partitions": True},
+    "restores": {"restores": True},
+    "twice": {"twice": True},
+    "steals": {"steals": True},
+    "lies": {"lies": True},
+    "weave": {"weave": 2, "partitions": True},
+    "weave_faults": {
+        "weave": 2,
+        "faults": Faults(loss=0.1, duplicate=0.1, delay_s=1.0, crash=0.05),
+    },
+    "weave_takeover": {"weave": 1, "takeover": True},
+    "weave_twice": {"weave": 1, "twice": True},
+    "weave_steals": {"weave": 1, "steals": True},
     "all": {
         "faults": Faults(loss=0.1, duplicate=0.1, delay_s=1.0, crash=0.05, disk_full=0.05),
         "partitions": True,
