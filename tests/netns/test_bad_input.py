@@ -20,7 +20,7 @@ from lab.lab import Lab
 from lab.process import Completed
 from tests.netns.support import Pinging, netns, picture
 
-pytestmark = netns(60)
+pytestmark = [*netns(120), pytest.mark.patient]
 
 PORT = 6783
 #: Time, level, logger, message: see base/log.py.

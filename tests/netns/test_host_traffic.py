@@ -21,6 +21,8 @@ from tests.netns.hosted import HOST, OUTSIDE, PATIENCE_S, SILENCE_S, Served, Wor
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.patient,
+    pytest.mark.timeout(120),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 

@@ -11,7 +11,7 @@ import pytest
 from lab.lab import Lab
 from tests.netns.support import netns, until
 
-pytestmark = netns(60)
+pytestmark = [*netns(120), pytest.mark.patient]
 
 
 @pytest.mark.parametrize(("loops", "sealed"), [("one", False), ("two", True)])

@@ -12,7 +12,7 @@ from lab.lab import Lab
 from tests.netns import underlay
 from tests.netns.support import Pinging, TcpFlow, UdpFlow, attachment, counters, netns, send, until
 
-pytestmark = netns(60)
+pytestmark = [*netns(120), pytest.mark.patient]
 
 STREAM_BYTES = 64_000_000
 

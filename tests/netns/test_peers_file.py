@@ -13,7 +13,7 @@ from lab.host import Host
 from lab.lab import Lab
 from tests.netns.support import Pinging, netns, until
 
-pytestmark = netns(60)
+pytestmark = [*netns(120), pytest.mark.patient]
 
 
 @pytest.fixture

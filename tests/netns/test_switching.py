@@ -18,7 +18,7 @@ from lab.container import Container
 from lab.lab import Lab
 from tests.netns.support import counters, grown, netns, new_container, until
 
-pytestmark = netns(60)
+pytestmark = [*netns(120), pytest.mark.patient]
 
 #: IEEE's for experiments.
 ETHERTYPE = bytes.fromhex("88b5")
