@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final, TypeVar
@@ -23,13 +23,12 @@ from control.addresses import Addresses
 from control.attachment_store import Attachment, AttachmentStore
 from control.attachment_tally import Durations
 from control.host.files import HostFiles
+from control.host.ports import Port, Ports
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Key = tuple[str, str]
-#: The subnets of every host's end.
-Members = Mapping[str, tuple[IPv4Network, ...]]
 
 CONCURRENCY: Final = 8
 _EVERYWHERE: Final = IPv4Network("0.0.0.0/0")
@@ -64,7 +63,7 @@ class AttachmentBook:
         self.begun = anyio.Event()
         self.attaching = Durations()
         self.detaching = Durations()
-        self.watchers: list[Callable[[Members], None]] = []
+        self.watchers: list[Callable[[Ports], None]] = []
         #: Whether somebody else has addresses allocated under an ident.
         self.taken_elsewhere: Callable[[str], bool] = lambda _: False
         self._busy: dict[str, _Busy] = {}
@@ -92,22 +91,21 @@ class AttachmentBook:
         """Whether somebody works on this container, or is about to."""
         return container in self._busy
 
-    def members(self) -> dict[str, tuple[IPv4Network, ...]]:
-        """Subnets of every host's end."""
+    def ports(self) -> dict[str, Port]:
+        """The containers by the host ends of their links."""
         return {
-            record.host_ifname: tuple(
-                dict.fromkeys(
-                    each.network for each in record.addresses if isinstance(each, IPv4Interface)
-                )
+            record.host_ifname: Port(
+                record.mac,
+                tuple(each for each in record.addresses if isinstance(each, IPv4Interface)),
             )
             for record in self.records.values()
         }
 
     def tell(self) -> None:
         """Tell those that watch."""
-        members = self.members()
+        ports = self.ports()
         for watcher in self.watchers:
-            watcher(members)
+            watcher(ports)
 
     # --- addresses -------------------------------------------------------------------------------
 

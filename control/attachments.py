@@ -31,11 +31,12 @@ from cni.netns import Netns
 from cni.requests import Interface
 from control.addresses import Addresses
 from control.attaching import NO_IPAM, Attaching, AttachRequest
-from control.attachment_book import AttachmentBook, Members, logged
+from control.attachment_book import AttachmentBook, logged
 from control.attachment_store import Attachment, AttachmentStore
 from control.attachment_tally import AttachmentsView
 from control.host.address_spec import AddressSpec, FixedAddress
 from control.host.files import HostFiles
+from control.host.ports import Ports
 
 
 class Attachments:
@@ -60,11 +61,11 @@ class Attachments:
         self.book.begun.set()
         self.book.tell()
 
-    def watch(self, watcher: Callable[[Members], None]) -> None:
-        """Have ``watcher`` called with the subnets of every host's end, now and at each change."""
+    def watch(self, watcher: Callable[[Ports], None]) -> None:
+        """Have ``watcher`` called with every host's end, now and at each change."""
         self.book.watchers.append(watcher)
         if self.book.begun.is_set():
-            watcher(self.book.members())
+            watcher(self.book.ports())
 
     @property
     def records(self) -> list[Attachment]:

@@ -98,7 +98,7 @@ class Parts:
         if self.containers is not None:
             addresses = None if self.ipam is None else IpamAddresses(self.ipam)
             if self.host is not None:
-                self.containers.attachments.watch(self.host.set_members)
+                self.containers.attachments.watch(self.host.set_ports)
             await tasks.start(self.containers.run, addresses)
 
 
@@ -146,6 +146,7 @@ def _host_settings(options: ControlOptions) -> HostSettings:
         expect_npc=options.expect_npc,
         pods_to_router=options.allow_pods_to_router,
         docker_bridge=options.docker_bridge,
+        port_security=options.port_security,
         backend=Backend.of(os.environ),
         packet_filter=not options.no_packet_filter,
         adopt=options.adopt,

@@ -320,6 +320,14 @@ class ControlOptions(NodeOptions):
             "of ports are then yours to set up.",
         ),
     ] = False
+    port_security: Annotated[
+        bool,
+        _host(
+            "--port-security",
+            help="Containers send with their own MAC and addresses only; not for those that share "
+            "one among them, or bridge for others.",
+        ),
+    ] = False
     legacy_veth_names: Annotated[
         bool,
         _host(

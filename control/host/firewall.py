@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 from typing import Any, Final
 
 import anyio
@@ -22,10 +20,11 @@ from anyio.abc import TaskStatus
 
 from base.errors import NftError
 from base.log import kv
-from control.host import foreign, multicast, nft, ruleset
+from control.host import bridge_table, foreign, nft, ruleset
 from control.host.nft_events import NftEvents
 from control.host.owned import Delta
-from control.host.ruleset import HostRules
+from control.host.ports import Ports
+from control.host.ruleset import Command, HostRules
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Firewall:
 
     def __init__(self, rules: HostRules, backend: foreign.Backend = foreign.Backend.AUTO) -> None:
         self._rules = rules
-        self._members: Mapping[str, tuple[IPv4Network, ...]] = {}
+        self._ports: Ports = {}
         self._backend = backend
         self._lock = anyio.Lock()
         #: Family → what the kernel held after our last transaction; None for no table.
@@ -105,18 +104,16 @@ class Firewall:
                 return
             await self._remember()
 
-    async def change_members(self, members: Mapping[str, tuple[IPv4Network, ...]]) -> None:
-        """Ports and subnets for the isolation of multicast. Raises as :meth:`change`.
+    async def change_ports(self, ports: Ports) -> None:
+        """Containers that frames come from and go to. Raises as :meth:`change`.
 
-        Containers come and go all the time, and mostly in one subnet: then nothing is to be done.
+        They come and go all the time, and mostly in one subnet: then nothing is to be done.
         """
         async with self._lock:
-            before, self._members = self._members, dict(members)
-            table = self._rules.table
-            wanted = multicast.replace_isolation(table, self._members)
-            if self._installed and wanted == multicast.replace_isolation(table, before):
+            before, self._ports = self._bridge_table(), dict(ports)
+            if self._installed and self._bridge_table() == before:
                 return
-            await self._install(only_multicast=True)
+            await self._install(only_bridged=True)
 
     async def reconcile(self) -> bool:
         """Look, and mend; whether something had to be mended. Raises as :meth:`change`."""
@@ -238,10 +235,13 @@ class Firewall:
         self.opened = opened
         self._rules = replace(self._rules, strict=bool(opened))
 
-    async def _install(self, *, only_multicast: bool = False) -> None:
-        table = self._rules.table
-        commands = multicast.replace_isolation(table, self._members)
-        if not only_multicast or not self._installed:
+    def _bridge_table(self) -> list[Command]:
+        secured = self._rules.port_security
+        return bridge_table.replace_table(self._rules.table, self._ports, secured=secured)
+
+    async def _install(self, *, only_bridged: bool = False) -> None:
+        commands = self._bridge_table()
+        if not only_bridged or not self._installed:
             commands += ruleset.replace_table(self._rules)
         if self._backend is foreign.Backend.NONE:
             return
@@ -255,10 +255,9 @@ class Firewall:
             raise
 
     async def _remember(self) -> None:
-        table = self._rules.table
         wanted = {
-            "ip": ruleset.replace_table(self._rules),
-            "bridge": multicast.replace_isolation(table, self._members),
+            ruleset.FAMILY: ruleset.replace_table(self._rules),
+            bridge_table.FAMILY: self._bridge_table(),
         }
         for family, commands in wanted.items():
             listing = await self._listed(family)
@@ -292,5 +291,5 @@ class IdleFirewall(Firewall):
         """Only remembered."""
         self._rules = replace(self._rules, local_ranges=delta.wanted)
 
-    async def _install(self, *, only_multicast: bool = False) -> None:
+    async def _install(self, *, only_bridged: bool = False) -> None:
         pass

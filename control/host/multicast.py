@@ -10,38 +10,34 @@ Source of truth: node specification 6.1 (steps 3 and 5) and 6.1a.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import collapse_addresses
 from typing import Final
 
+from control.host.ports import Ports
 from control.host.ruleset import MULTICAST, Command, match, payload, prefix
 
-FAMILY: Final = "bridge"
 PORTS_SET: Final = "ports"
 MEMBERS_SET: Final = "members"
 
-#: Host end of a container's veth → subnets that the container has addresses in.
-Members = Mapping[str, Iterable[IPv4Network]]
 
-
-def isolation_needed(members: Members) -> bool:
+def isolation_needed(ports: Ports) -> bool:
     """Whether more than one subnet is in use."""
-    return len({network for networks in members.values() for network in networks}) > 1
+    return len({network for port in ports.values() for network in port.networks}) > 1
 
 
-def replace_isolation(table: str, members: Members) -> list[Command]:
-    """The whole table, whatever was there before; with one subnet none at all."""
-    named = {"family": FAMILY, "name": table}
-    commands: list[Command] = [{"add": {"table": named}}, {"delete": {"table": named}}]
-    if not isolation_needed(members):
-        return commands
-    where = {"family": FAMILY, "table": table}
-    ports = sorted(members)
+def isolate(where: Command, ports: Ports) -> list[Command]:
+    """Sets and chains in the table ``where`` (family and table), which must be new.
+
+    With one subnet none.
+    """
+    if not isolation_needed(ports):
+        return []
+    names = sorted(ports)
     pairs = [
-        {"concat": [port, prefix(network)]}
-        for port in ports
+        {"concat": [name, prefix(network)]}
+        for name in names
         # nested networks would overlap in the set
-        for network in collapse_addresses(members[port])
+        for network in collapse_addresses(ports[name].networks)
     ]
     oifname = {"meta": {"key": "oifname"}}
     rule = [
@@ -50,10 +46,9 @@ def replace_isolation(table: str, members: Members) -> list[Command]:
         match({"concat": [oifname, payload("ip", "saddr")]}, f"@{MEMBERS_SET}", "!="),
         {"drop": None},
     ]
-    commands += [
-        {"add": {"table": named}},
+    commands: list[Command] = [
         {"add": {"set": where | {"name": PORTS_SET, "type": "ifname"}}},
-        {"add": {"element": where | {"name": PORTS_SET, "elem": ports}}},
+        {"add": {"element": where | {"name": PORTS_SET, "elem": names}}},
         {
             "add": {
                 "set": where

@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from base.errors import NetlinkError, PlatformError
 from cni.bridges import THEIR_END
-from control.host import foreign, multicast, nft, ruleset, weave_net
+from control.host import bridge_table, foreign, nft, ruleset, weave_net
 from control.host.bridge import netlink
 
 #: Both ends of everything that is plugged into a bridge of ours.
@@ -49,7 +49,7 @@ async def remove(bridge: str) -> list[str]:
         errors.append(err)
     if nft.have_nft():
         table = ruleset.table_name(bridge)
-        tables = [(ruleset.FAMILY, table), (multicast.FAMILY, table)]
+        tables = [(ruleset.FAMILY, table), (bridge_table.FAMILY, table)]
         tables += [_POLICY_TABLE] if bridge == DEFAULT_BRIDGE else []
         for family, name in tables:
             try:

@@ -48,6 +48,7 @@ class HostRules:
     goes to containers. ``docker_bridge``: "" for none. ``strict``: a foreign chain that drops was
     opened for the bridge, so what it would have dropped is ours to drop. ``joined``: another bridge
     of this host is joined to ours, and its owner's masquerade must not touch what crosses.
+    ``port_security``: see :mod:`control.host.port_security`.
     """
 
     bridge: str = "weave"
@@ -60,6 +61,7 @@ class HostRules:
     docker_bridge: str = ""
     strict: bool = False
     joined: bool = False
+    port_security: bool = False
 
     @property
     def table(self) -> str:

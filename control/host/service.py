@@ -12,7 +12,7 @@
         await tasks.start(host.run)            # packet filter installed, being watched
         ...
         host.set_local_ranges([(start, end)])  # from the ring, --no-masq-local
-        host.set_members({"vethwepl1234567": [network]})  # from the attachments
+        host.set_ports({"vethwepl1234567": Port(mac, addresses)})  # from the attachments
         await host.expose([FromSubnet(None)])
 
 All methods are called on the service's own event loop. A stop leaves everything as it is:
@@ -24,10 +24,10 @@ Source of truth: node specification 2, 4, 5, 6.1a.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from typing import Final
 
 import anyio
@@ -48,6 +48,7 @@ from control.host.firewall import Firewall, IdleFirewall
 from control.host.foreign import Backend
 from control.host.links import LinkEvents
 from control.host.owned import OwnedRanges
+from control.host.ports import Ports
 from control.host.ruleset import Exposed, HostRules
 from control.http_addr import TcpAddr, parse_http_addrs
 from control.node import HostView
@@ -74,7 +75,8 @@ def loopback_ports(http_addr: str) -> tuple[int, ...]:
 class HostSettings:
     """What the command line says of the host; ports as in :class:`HostRules`.
 
-    ``no_masq_local``: keep the source addresses of what goes to our own ranges.
+    ``no_masq_local``: keep the source addresses of what goes to our own ranges. ``port_security``:
+    containers send as themselves only.
     ``packet_filter`` False: the packet filter is somebody else's and stays as it is. ``adopt``: the
     rules of a Weave Net router that ran here are removed, unless its policy controller may go on.
     """
@@ -86,6 +88,7 @@ class HostSettings:
     expect_npc: bool = False
     pods_to_router: bool = False
     docker_bridge: str = ""
+    port_security: bool = False
     backend: Backend = Backend.AUTO
     packet_filter: bool = True
     adopt: bool = False
@@ -100,6 +103,7 @@ class HostSettings:
             pods_to_router=self.pods_to_router,
             expect_npc=self.expect_npc,
             docker_bridge=self.docker_bridge,
+            port_security=self.port_security,
         )
 
 
@@ -117,7 +121,7 @@ class HostService:
         self._owned = OwnedRanges()
         self._announcer = Announcer()
         self._wanted_ranges: list[tuple[int, int]] | None = None
-        self._wanted_members: dict[str, tuple[IPv4Network, ...]] | None = None
+        self._wanted_ports: Ports | None = None
         self._wishes = anyio.Event()
         #: Times that a setting of the bridge had to be set.
         self.bridge_changes = 0
@@ -144,9 +148,9 @@ class HostService:
             self._wanted_ranges = list(ranges)
             self._wishes.set()
 
-    def set_members(self, members: Mapping[str, Iterable[IPv4Network]]) -> None:
-        """Host ends of the containers' links and the subnets of each; applied soon."""
-        self._wanted_members = {port: tuple(networks) for port, networks in members.items()}
+    def set_ports(self, ports: Ports) -> None:
+        """The containers by the host ends of their links; applied soon."""
+        self._wanted_ports = ports
         self._wishes.set()
 
     # For the API ---------------------------------------------------------------------------------
@@ -265,9 +269,9 @@ class HostService:
                     self._wanted_ranges = None
                     if (delta := self._owned.change(ranges)) is not None:
                         await self._firewall.change_local_ranges(delta)
-                if (members := self._wanted_members) is not None:
-                    self._wanted_members = None
-                    await self._firewall.change_members(members)
+                if (ports := self._wanted_ports) is not None:
+                    self._wanted_ports = None
+                    await self._firewall.change_ports(ports)
             except NftError as err:  # it stays wanted: the watch tries again
                 log.error("packet filter not changed", extra=kv(err=str(err)))
 

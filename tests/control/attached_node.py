@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import anyio
@@ -150,7 +149,3 @@ async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -
             if answer if isinstance(answer, bool) else await answer:
                 return
             await anyio.sleep(0.005)
-
-
-def network(text: str) -> IPv4Network:
-    return IPv4Network(text)

@@ -27,7 +27,7 @@ from tests.cni.wires import (
     new_netns,
     routes_in,
 )
-from tests.control.processes import Running
+from tests.control.processes import Running, until
 from tests.native.namespace import in_new_netns
 
 BRIDGE_ADDRESS = "10.32.1.254/16"
@@ -86,6 +86,21 @@ class Daemon(Running):
 def holder(netns_fd: int) -> subprocess.Popen[bytes]:
     """A process inside; it is a container as far as anybody can see."""
     return subprocess.Popen(["sleep", "600"], pass_fds=[netns_fd])
+
+
+@in_new_netns
+@pytest.mark.timeout(180)
+def test_port_security(tmp_path: Path) -> None:
+    make_bridge("weave", BRIDGE_ADDRESS)
+    with new_netns() as one, Daemon(tmp_path, *ALLOCATE, "--port-security") as node:
+        process = one.run(lambda: holder(one.fileno()))
+        try:
+            node.says("attach", "--pid", str(process.pid), "c1")
+            own = ("nft", "list", "set", "bridge", "weave", "own-addresses")
+            until(lambda: "10.32.1.1" in subprocess.check_output(own, text=True), "its address")
+        finally:
+            process.kill()
+            process.wait()
 
 
 @in_new_netns

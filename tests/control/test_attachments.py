@@ -12,6 +12,7 @@ from cni.attach import Attacher
 from cni.errors import NetnsGoneError
 from cni.netns import Netns
 from control.attachment_store import AttachmentStore
+from control.host.ports import Port
 from tests.cni.test_attach_failures import Fault
 from tests.cni.wires import (
     addresses_in,
@@ -22,7 +23,7 @@ from tests.cni.wires import (
     new_netns,
     routes_in,
 )
-from tests.control.attached_node import network, on_a_host, running, until
+from tests.control.attached_node import on_a_host, running, until
 
 
 @on_a_host
@@ -54,12 +55,9 @@ async def test_fixed_default_and_named_subnet(tmp_path: Path) -> None:
             assert [str(each) for each in made.addresses] == texts
             assert addresses_in(one) == texts
             assert set(node.owned()["c1"]) == set(texts)
-            assert node.attachments.book.members() == {
-                made.host_ifname: tuple(
-                    network(text)
-                    for text in ("192.168.7.0/24", "10.32.1.0/24", "10.32.2.0/24", "10.32.3.0/24")
-                )
-            }
+            ((host_ifname, port),) = node.attachments.book.ports().items()
+            assert (host_ifname, port.mac) == (made.host_ifname, made.mac)
+            assert port.addresses == made.addresses
             await node.clean()
 
 
@@ -246,12 +244,13 @@ async def test_many_at_once(tmp_path: Path) -> None:
 @on_a_host
 async def test_whoever_watches_is_told(tmp_path: Path) -> None:
     async with running(tmp_path) as node:
-        told: list[dict[str, object]] = []
-        node.attachments.watch(lambda members: told.append(dict(members)))
+        told: list[dict[str, Port]] = []
+        node.attachments.watch(lambda ports: told.append(dict(ports)))
         with new_netns() as one:
             made = await node.attach("c1", one)
             await node.detach("c1")
-        assert told == [{}, {made.host_ifname: (network("10.32.1.0/24"),)}, {}]
+        assert [list(ports) for ports in told] == [[], [made.host_ifname], []]
+        assert told[1][made.host_ifname].addresses == made.addresses
 
 
 @on_a_host

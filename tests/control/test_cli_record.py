@@ -62,6 +62,7 @@ GIVEN = LaunchOptions(
     docker_bridge="docker0",
     allow_pods_to_router=True,
     no_packet_filter=True,
+    port_security=True,
     legacy_veth_names=True,
     proc_path="/hp",
     host_root="/h",

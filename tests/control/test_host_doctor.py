@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import anyio
@@ -14,6 +14,7 @@ from base.errors import ConfigError, NetlinkError
 from control.host import doctor, reset
 from control.host.doctor import DoctorOptions
 from control.host.firewall import Firewall
+from control.host.ports import Port
 from control.host.ruleset import Exposed, HostRules
 from tests.control.netns_host import ruleset, sh
 from tests.control.processes import weft
@@ -28,14 +29,17 @@ WELL = (
     "echo 1 > /proc/sys/net/ipv4/ip_forward"
 )
 FULL = HostRules(exposed=(Exposed(IPv4Interface("10.32.0.1/12")),))
-MEMBERS = {"vethwepl1": (IPv4Network("10.1.0.0/24"),), "vethwepl2": (IPv4Network("10.2.0.0/24"),)}
+PORTS = {
+    name: Port(addresses=(IPv4Interface(address),))
+    for name, address in (("vethwepl1", "10.1.0.1/24"), ("vethwepl2", "10.2.0.1/24"))
+}
 
 
 def install(rules: HostRules = FULL) -> None:
     async def run() -> None:
         firewall = Firewall(rules)
         await firewall.reconcile()
-        await firewall.change_members(MEMBERS)
+        await firewall.change_ports(PORTS)
 
     anyio.run(run)
 

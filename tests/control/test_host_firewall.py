@@ -15,6 +15,7 @@ from control.host import firewall as module
 from control.host import foreign, nft, ruleset
 from control.host.firewall import Firewall
 from control.host.owned import OwnedRanges
+from control.host.ports import Port
 from control.host.ruleset import Exposed, HostRules
 from tests.control.netns_host import in_netns, rule_comments, sh, until
 from tests.control.netns_host import ruleset as text
@@ -79,16 +80,19 @@ DAMAGE = [
     "nft delete table bridge weave",
     "nft flush set bridge weave ports",
 ]
-MEMBERS = {
-    "vethwepl0000001": (IPv4Network("10.1.0.0/24"),),
-    "vethwepl0000002": (IPv4Network("10.2.0.0/24"), IPv4Network("10.1.0.0/16")),
+PORTS = {
+    "vethwepl0000001": Port("02:00:00:00:00:01", (IPv4Interface("10.1.0.1/24"),)),
+    "vethwepl0000002": Port(
+        "02:00:00:00:00:02", (IPv4Interface("10.2.0.1/24"), IPv4Interface("10.1.0.2/16"))
+    ),
+    "vethwepl0000003": Port(),
 }
 
 
 @in_netns
 async def test_whatever_is_damaged_is_mended() -> None:
     firewall = Firewall(FULL)
-    await firewall.change_members(MEMBERS)
+    await firewall.change_ports(PORTS)
     async with watched(firewall):
         before = text()
         for number, damage in enumerate(DAMAGE, 1):
@@ -153,14 +157,37 @@ async def test_isolation_comes_and_goes() -> None:
     firewall = Firewall(HostRules())
     await firewall.reconcile()
     assert await nft.list_table("bridge", "weave") is None
-    await firewall.change_members(MEMBERS)
+    await firewall.change_ports(PORTS)
     assert rule_comments("bridge", "weave") == [
         "multicast of other subnets, forward",
         "multicast of other subnets, output",
     ]
-    await firewall.change_members({"vethwepl0000001": MEMBERS["vethwepl0000001"]})
+    await firewall.change_ports({"vethwepl0000001": PORTS["vethwepl0000001"]})
     assert await nft.list_table("bridge", "weave") is None
     assert await firewall.reconcile() is False
+
+
+@in_netns
+async def test_port_security_is_taken_by_the_kernel_and_watched() -> None:
+    firewall = Firewall(HostRules(port_security=True))
+    await firewall.reconcile()
+    empty = sh("nft list table bridge weave")
+    await firewall.change_ports({"vethwepl0000001": PORTS["vethwepl0000001"]})
+    assert rule_comments("bridge", "weave") == [
+        "frames of another's MAC",
+        "ARP of another's MAC",
+        "ARP of another's address",
+        "who has no address asks for one",
+        "packets of another's address",
+    ]
+    assert 'elements = { "vethwepl0000001" . 10.1.0.1 }' in text()
+    async with watched(firewall):
+        before = sh("nft list table bridge weave")
+        sh("nft flush set bridge weave own-macs")
+        await until(lambda: firewall.statistics.restored == 1, "restored")
+        assert sh("nft list table bridge weave") == before
+    await firewall.change_ports({})
+    assert sh("nft list table bridge weave") == empty
 
 
 @in_netns
@@ -274,7 +301,7 @@ async def test_nothing_at_all_when_told_so() -> None:
     async with watched(firewall):
         assert sh("nft list ruleset; iptables-legacy -S") == before
         await firewall.change(exposed=EXPOSED)
-        await firewall.change_members(MEMBERS)
+        await firewall.change_ports(PORTS)
         if (delta := OwnedRanges().change([(0, 256)])) is not None:
             await firewall.change_local_ranges(delta)
         assert await firewall.reconcile() is False

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from base.errors import ConfigError
-from control.host import foreign, multicast, nft, nft_events, owned, ruleset
+from control.host import bridge_table, foreign, multicast, nft, nft_events, owned, ruleset
+from control.host.ports import Port
 from control.host.ruleset import Exposed, HostRules
 
 OVERLAY = Exposed(IPv4Interface("10.32.0.1/12"))
@@ -32,6 +33,10 @@ def rule(rules: HostRules, comment: str) -> list[Any]:
     return found
 
 
+def port(*addresses: str) -> Port:
+    return Port(addresses=tuple(map(IPv4Interface, addresses)))
+
+
 def test_the_table_is_replaced_in_one_transaction() -> None:
     first, second, third, *rest = ruleset.replace_table(HostRules())
     table = {"table": {"family": "ip", "name": "weave"}}
@@ -45,8 +50,9 @@ def test_only_tables_of_ours_are_touched(bridge: str) -> None:
     rules = HostRules(
         bridge=bridge, exposed=(OVERLAY,), local_ranges=(IPv4Network("10.32.0.0/13"),)
     )
-    members = {"vethwepl1": [IPv4Network("10.1.0.0/24"), IPv4Network("10.2.0.0/24")]}
-    commands = ruleset.replace_table(rules) + multicast.replace_isolation(rules.table, members)
+    ports = {"vethwepl1": port("10.1.0.1/24", "10.2.0.1/24")}
+    commands = ruleset.replace_table(rules)
+    commands += bridge_table.replace_table(rules.table, ports, secured=True)
     for command in commands:
         (content,) = command.values()
         ((kind, what),) = content.items()
@@ -131,19 +137,38 @@ def test_every_rule_has_a_comment_of_its_own() -> None:
 
 
 def test_isolation_only_with_more_than_one_subnet() -> None:
-    one = {"vethwepl1": [IPv4Network("10.1.0.0/24")], "vethwepl2": [IPv4Network("10.1.0.0/24")]}
-    assert [list(each) for each in multicast.replace_isolation("weave", one)] == [
+    one = {"vethwepl1": port("10.1.0.1/24"), "vethwepl2": port("10.1.0.2/24")}
+    assert [list(each) for each in bridge_table.replace_table("weave", one)] == [
         ["add"],
         ["delete"],
     ]
-    two = one | {"vethwepl2": [IPv4Network("10.0.0.0/8"), IPv4Network("10.1.0.0/24")]}
-    commands = multicast.replace_isolation("weave", two)
+    two = one | {"vethwepl2": port("10.0.0.1/8", "10.1.0.2/24")}
+    commands = bridge_table.replace_table("weave", two)
     pairs = [
         each["add"]["element"]["elem"]
         for each in commands
         if each.get("add", {}).get("element", {}).get("name") == multicast.MEMBERS_SET
     ]
     assert [[pair["concat"][0] for pair in each] for each in pairs] == [["vethwepl1", "vethwepl2"]]
+
+
+def test_port_security_lets_be_whose_mac_is_not_known() -> None:
+    ports = {
+        "vethwepl1": Port("02:00:00:00:00:01", port("10.1.0.1/24").addresses * 2),
+        "vethwepl2": port("10.1.0.2/24"),
+    }
+    assert len(bridge_table.replace_table("weave", ports)) == 2
+    commands = bridge_table.replace_table("weave", ports, secured=True)
+    elements = {
+        found["name"]: found["elem"]
+        for each in commands
+        if (found := each.get("add", {}).get("element"))
+    }
+    assert elements == {
+        "secured": ["vethwepl1"],
+        "own-macs": [{"concat": ["vethwepl1", "02:00:00:00:00:01"]}],
+        "own-addresses": [{"concat": ["vethwepl1", "10.1.0.1"]}],
+    }
 
 
 # ---- owned ranges ----

@@ -22,6 +22,7 @@ from control.host.address_spec import (
     parse_specs,
 )
 from control.host.foreign import Backend
+from control.host.ports import Port
 from control.host.service import HostService, HostSettings, loopback_ports
 from tests.control.fake_addresses import FakeAddresses
 from tests.control.netns_host import in_netns, rule_comments, sh, until
@@ -208,11 +209,11 @@ async def test_wishes() -> None:
     start = int(IPv4Interface("10.32.0.0/12").ip)
     async with running() as host:
         host.set_local_ranges([(start, start + 256)])  # not asked for: no rule
-        networks = [IPv4Network("10.1.0.0/24")], [IPv4Network("10.2.0.0/24")]
-        host.set_members({"vethwepl1": networks[0], "vethwepl2": networks[1]})
+        ports = [Port(addresses=(IPv4Interface(f"10.{n}.0.1/24"),)) for n in (1, 2)]
+        host.set_ports({"vethwepl1": ports[0], "vethwepl2": ports[1]})
         await until(lambda: "table bridge weave" in text(), "isolation")
         assert "no masquerade" not in text()
-        host.set_members({})
+        host.set_ports({})
         await until(lambda: "table bridge weave" not in text(), "no isolation")
 
 

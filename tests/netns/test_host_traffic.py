@@ -6,8 +6,9 @@ Rows of the node specification's section 13 are in the tests' names.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ import pytest
 from cni.bridges import join_bridges
 from control.addresses import EXPOSE_IDENT
 from control.host.address_spec import parse_specs
+from control.host.ports import Port
 from control.host.service import HostSettings
+from lab.namespaces import Namespace
 from tests.control.fake_addresses import FakeAddresses
 from tests.netns.hosted import HOST, OUTSIDE, PATIENCE_S, SILENCE_S, Served, World, until
 
@@ -329,6 +332,61 @@ def test_loopback_port_is_not_for_neighbours(world: World) -> None:
     assert world.connect(world.host, "127.0.0.1", 6784)
 
 
+def test_a_container_sends_as_itself_only(world: World) -> None:
+    pods = {number: world.container(number, f"10.32.0.{number}/12") for number in (1, 2, 3)}
+    world.listen(pods[2], "10.32.0.2", 80)
+    macs = {n: world.sh("ip -br link show eth0", pod).split()[2] for n, pod in pods.items()}
+    served = world.serve(settings=HostSettings(port_security=True))
+    ports = {
+        f"vethwepl{number}": Port(mac, (IPv4Interface(f"10.32.0.{number}/12"),))
+        for number, mac in macs.items()
+    }
+
+    def reached(source: str, patience_s: float = PATIENCE_S) -> bool:
+        """Whether the first container gets through with this source address."""
+
+        def connect() -> bool:
+            try:
+                socket.create_connection(("10.32.0.2", 80), patience_s, (source, 0)).close()
+            except OSError:
+                return False
+            return True
+
+        return world.spaces.call(pods[1], connect)
+
+    world.sh("ip addr add 10.32.0.9/12 dev eth0", pods[1])
+    assert reached("10.32.0.9"), "so it would be"
+    served.tell(served.service.set_ports, ports)
+    until(lambda: not reached("10.32.0.9", SILENCE_S), "another address is refused")
+    assert reached("10.32.0.1")
+    # by ARP: the address of a neighbour claimed, at our MAC
+    world.sh("ip neigh flush dev eth0", pods[2])
+    arp = f"ff:ff:ff:ff:ff:ff {macs[1]} 0806 0001 0800 06 04 0001"
+    arp += f" {macs[1]} 0a200003 000000000000 0a200002"
+    send_raw(world, pods[1], arp)
+    assert world.connect(pods[3], "10.32.0.2", 80)
+    assert macs[3] in world.sh("ip neigh show 10.32.0.3", pods[2])
+    # by MAC: frames in the neighbour's name
+    world.sh(f"ip link set eth0 address {macs[3]}", pods[1])
+    assert not reached("10.32.0.1", SILENCE_S)
+    listed = world.sh("nft list chain bridge weave port-security").splitlines()
+    for rule in ("packets of another's address", "ARP of another's address", "another's MAC"):
+        assert any(rule in line and "counter packets 0 " not in line for line in listed), rule
+    world.sh(f"ip link set eth0 address {macs[1]}", pods[1])
+    assert reached("10.32.0.1")
+
+
+def send_raw(world: World, where: Namespace, text: str) -> None:
+    """One frame, written in hexadecimal."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("eth0", 0))
+            raw.send(bytes.fromhex(text.replace(":", "")))
+
+    world.spaces.call(where, send)
+
+
 def test_multicast_keeps_to_its_subnet(world: World) -> None:
     addresses = {1: "10.1.0.10", 2: "10.1.0.11", 3: "10.2.0.10"}
     pods = {number: world.container(number, f"{each}/16") for number, each in addresses.items()}
@@ -350,12 +408,17 @@ def test_multicast_keeps_to_its_subnet(world: World) -> None:
         return found
 
     until(lambda: heard() == {2: True, 3: True}, "no isolation before it is asked for")
-    networks = {n: [IPv4Network(f"{each}/16", strict=False)] for n, each in addresses.items()}
-    served.tell(served.service.set_members, {f"vethwepl{n}": networks[n] for n in pods})
+    ports = {
+        f"vethwepl{n}": Port(addresses=(IPv4Interface(f"{each}/16"),))
+        for n, each in addresses.items()
+    }
+    served.tell(served.service.set_ports, ports)
     until(lambda: heard() == {2: True, 3: False}, "isolated")
     # a container in both subnets hears both
-    networks[3] = networks[1] + networks[3]
-    served.tell(served.service.set_members, {f"vethwepl{n}": networks[n] for n in pods})
+    ports["vethwepl3"] = Port(
+        addresses=(IPv4Interface("10.1.0.12/16"), *ports["vethwepl3"].addresses)
+    )
+    served.tell(served.service.set_ports, ports)
     until(lambda: heard() == {2: True, 3: True}, "a member of both")
     world.sh("nft delete table bridge weave")
     until(lambda: "table bridge weave" in world.sh("nft list ruleset"), "restored")
