@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from base.names import PeerName
 from control.node import ConnectionView, LinkView, Membership, PeerView
 from mesh.core import MeshCore
 from mesh.peer import Peer
 from mesh.status import connection_statuses, target_statuses
+
+#: Weave Net's name for its datapath in the kernel.
+FAST: Final = "fastdp"
 
 
 def membership(core: MeshCore, now: float, warnings: Iterable[str] = ()) -> Membership:
@@ -61,6 +65,7 @@ def _connections(core: MeshCore, now: float) -> Iterable[ConnectionView]:
             nick=own.nick,
             overlay=" ".join(own.overlays),
             sealed=own.sealed,
+            fast=FAST in own.offered,
         )
     for target in target_statuses(core, now):
         yield ConnectionView(

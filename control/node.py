@@ -44,7 +44,7 @@ class ConnectionView:
     (attempt under way after a failure), "failed" (waits after one) or "waiting" (for its first).
     ``sealed`` says whether datagrams are encrypted, None without a password. ``retry_in_s`` None
     with state "failed" means never. Overlay MTU, cipher, RTT and what is degraded are the router's
-    to say: NodeView.forwarder.
+    to say: NodeView.forwarder. ``fast``: the other end has Weave Net's fast datapath, too.
     """
 
     address: str
@@ -56,6 +56,7 @@ class ConnectionView:
     sealed: bool | None = None
     error: str | None = None
     retry_in_s: float | None = None
+    fast: bool = False
 
 
 @dataclass(slots=True, frozen=True)

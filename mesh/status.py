@@ -16,7 +16,10 @@ from mesh.maker import TargetState
 
 @dataclass(slots=True, frozen=True)
 class ConnectionStatus:
-    """One of our connections. ``sealed``: datagrams are encrypted, None without a password."""
+    """One of our connections. ``sealed``: datagrams are encrypted, None without a password.
+
+    ``overlays`` are those in common, ``offered`` all of the other end.
+    """
 
     conn: int
     addr: str
@@ -25,6 +28,7 @@ class ConnectionStatus:
     peer: PeerName
     nick: str
     overlays: tuple[str, ...]
+    offered: tuple[str, ...]
     sealed: bool | None
     age_s: float
 
@@ -53,6 +57,7 @@ def connection_statuses(core: MeshCore, now: float) -> list[ConnectionStatus]:
             connection.peer.name,
             connection.peer.nick,
             connection.overlays,
+            (connection.features.overlays if connection.features else None) or (),
             None if core.options.password is None else not connection.trusted,
             now - connection.opened_at,
         )

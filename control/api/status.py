@@ -7,12 +7,16 @@ only add to them. Text that other routers chose is escaped.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from base.names import format_peer
 from control.api.connections import OwnConnection, count_states, own_connections, peer_states
 from control.api.printable import printable
 from control.node import NodeView, PeerView
 from ipam.status import IpamStatus, PeerShare
+
+#: What Weave's fast datapath gives a bridge (node specification 2.3).
+FAST_MTU: Final = 1376
 
 
 def _line(key: str, value: object) -> str:
@@ -47,7 +51,7 @@ def summary(view: NodeView) -> str:
 
 def warnings(view: NodeView) -> list[str]:
     """Sentences that an operator should read."""
-    found = list(view.membership.warnings)
+    found = [*view.membership.warnings, *_narrow_peers(view)]
     if view.ipam is not None:
         if view.ipam.trouble is not None:
             found.append(f"addresses cannot be recorded: {view.ipam.trouble}")
@@ -55,6 +59,21 @@ def warnings(view: NodeView) -> list[str]:
     if view.host is not None:
         found += view.host.warnings
     return found
+
+
+def _narrow_peers(view: NodeView) -> Iterator[str]:
+    """Peers whose bridge, unless told otherwise, takes less than ours sends."""
+    fast = [
+        format_peer(each.peer, each.nick)
+        for each in view.membership.connections
+        if each.fast and each.peer is not None
+    ]
+    if fast and view.ready is not None and view.ready.mtu > FAST_MTU:
+        yield (
+            f"{', '.join(fast)}: with Weave's fast datapath a bridge takes packets of {FAST_MTU} "
+            f"bytes unless told otherwise, and loses those of up to {view.ready.mtu} sent from "
+            f"here; launch with --mtu {FAST_MTU}"
+        )
 
 
 def _ipam_summary(known: IpamStatus) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from base.ipc import PathMtuChanged
@@ -12,6 +13,7 @@ from base.names import PeerName
 from control.api import report, status
 from control.api.printable import json_text, printable
 from control.node import ConnectionView, LinkView, PeerView
+from tests.control.fake_router import READY
 from tests.control.views import THEM, US, forwarder, live, member, node, pair, sample, target
 
 STRANGER = PeerName.parse("ce:03::3")
@@ -35,6 +37,16 @@ def test_summary_of_the_vectors() -> None:
     assert ours.removeprefix(theirs) == (
         "         Router: ready (pid 20, weave by vethwe-bridge)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("fast", "mtu", "warned"), [(True, 1377, 1), (True, 1376, 0), (False, 1500, 0)]
+)
+def test_a_peer_whose_bridge_takes_less(fast: bool, mtu: int, warned: int) -> None:
+    ready = msgspec.structs.replace(READY, mtu=mtu)
+    text = status.summary(node(member(connections=(live(fast=fast),)), ready=ready))
+    assert text.count("Warning: ce:02:00:00:00:02(host2): with Weave's fast datapath") == warned
+    assert text.count("launch with --mtu 1376") == warned
 
 
 def test_summary_in_full() -> None:

@@ -32,6 +32,17 @@ def test_connections_and_targets() -> None:
         net.run(0.0005)
 
 
+def test_what_the_other_end_offers_besides() -> None:
+    net = Net(4)
+    one = net.add(1)
+    net.add(2, overlays=("fastdp", "sleeve"))
+    one.connect(2)
+    net.run(1)
+    (connection,) = connection_statuses(one.core, net.now)
+    assert connection.overlays == ("sleeve",)
+    assert set(connection.offered) == {"fastdp", "sleeve"}
+
+
 def test_without_a_password_nothing_is_sealed_and_never_is_never() -> None:
     net = Net(2)
     one = net.add(1)
