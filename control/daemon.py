@@ -82,6 +82,8 @@ async def _run(options: ControlOptions) -> None:
                     break
                 daemon.reload()
             daemon.notifier.stopping()
+            if daemon.ipam is not None:
+                daemon.ipam.end()
             for server, _ in servers:
                 server.stop()
             with anyio.move_on_after(_STOP_S):

@@ -13,7 +13,7 @@ no address, or the disk did not take it: try again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,7 @@ from cni.netns import Netns
 from control.api.caller import caller_of
 from control.api.guard import RefusedError, read_body
 from control.api.printable import json_text, printable
+from control.api.routing import Endpoint, route
 from control.attaching import AttachRequest
 from control.attachment_audit import Owned, audit
 from control.attachment_store import Attachment
@@ -48,8 +49,6 @@ from control.host.address_spec import parse_specs
 
 _JSON: Final = "application/json"
 _CLIENT_GONE: Final = 499
-
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class AttachBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -196,7 +195,7 @@ def _decoded(body: bytes) -> AttachBody:
         raise ConfigError(f"the request's body: {err}") from err
 
 
-def _route(path: str, page: _Endpoint, method: str) -> Route:
+def _route(path: str, page: Endpoint, method: str) -> Route:
     async def guarded(request: Request) -> Response:
         if not caller_of(request).is_unix:
             raise RefusedError(403, f"{path.split('/')[1]} is served on the Unix socket only")
@@ -211,7 +210,7 @@ def _route(path: str, page: _Endpoint, method: str) -> Route:
         except PlatformError as err:
             return _refused(err, 500)
 
-    return Route(path, guarded, methods=[method])
+    return route(path, guarded, method)
 
 
 def _refused(err: Exception, code: int) -> Response:

@@ -6,7 +6,8 @@
 Data are what JSON has: dicts, lists, str, numbers, bool, None. A field that a dict does not have is
 an error, but in an :class:`OpenMap` (a map in the original) it is None, as is any field of None.
 None, false, 0 and what is empty are false; None has length 0. Values print as Go prints them:
-lists ``[a b]``, dicts ``map[key:value …]``, None ``<no value>``. What does not print is escaped in
+lists ``[a b]``, dicts as its structs ``{value …}``, an OpenMap ``map[key:value …]``, None
+``<no value>`` and inside of others ``<nil>``. What does not print is escaped in
 values, since other routers choose them; literal text stays as it is.
 
 Rules: any text parses or raises :class:`TemplateError`, any data render or raise
@@ -294,9 +295,15 @@ def _shown(value: Any, *, literal: bool = False) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):
-        pairs = (f"{printable(key)}:{_shown(value[key])}" for key in sorted(value))
+    if isinstance(value, OpenMap):
+        pairs = (f"{printable(key)}:{_inside(value[key])}" for key in sorted(value))
         return f"map[{' '.join(pairs)}]"
+    if isinstance(value, dict):
+        return f"{{{' '.join(map(_inside, value.values()))}}}"
     if isinstance(value, list | tuple):
-        return f"[{' '.join(_shown(item) for item in value)}]"
+        return f"[{' '.join(map(_inside, value))}]"
     return str(value)
+
+
+def _inside(value: Any) -> str:
+    return "<nil>" if value is None else _shown(value)

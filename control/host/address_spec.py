@@ -68,7 +68,8 @@ def parse_cidr(text: str) -> IPv4Interface:
         cidr = IPv4Interface(f"{address}/{length}")
     except (AddressValueError, NetmaskValueError, ValueError) as err:
         raise ConfigError(f"address: {text[:64]!r} is no IPv4 address; {remedy}") from err
-    if not 1 <= cidr.network.prefixlen <= 32 or cidr.ip.is_multicast or cidr.ip.is_unspecified:
+    ip = cidr.ip
+    if cidr.network.prefixlen < 1 or ip.is_multicast or ip.is_unspecified or ip.is_loopback:
         raise ConfigError(f"address: {text[:64]!r} is no address of a host; {remedy}")
     return cidr
 

@@ -167,6 +167,7 @@ def test_report_of_the_vectors() -> None:
     for key in original.keys() - different:
         assert router[key] == original[key], key
     assert router["Peers"] == sorted(original["Peers"], key=lambda peer: str(peer["Name"]))
+    assert list(router["CaptureStats"]) == list(original["CaptureStats"])
     assert [list(mac) for mac in router["MACs"]] == [list(original["MACs"][0])]
     (connection,), (same,) = router["Connections"], original["Connections"]
     assert {key: connection[key] for key in same} == same
