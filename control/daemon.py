@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import SocketListener, TaskGroup
 
 from base.errors import WeftError
@@ -32,6 +33,7 @@ from control.api.server import ApiServer
 from control.cni.exposure import HostExposure
 from control.cni.readiness import cni_problem
 from control.cni.service import CNI_SOCKET, CniService, CniSettings
+from control.host.conntrack import forget_flows
 from control.http_addr import listen_all
 from control.ipam_addresses import IpamAddresses, owned_by
 from control.link import LinkServer, RouterUnavailableError
@@ -90,6 +92,8 @@ async def _run(options: ControlOptions) -> None:
                 await api_done.wait()
             tasks.cancel_scope.cancel()
         daemon.service.stopped()
+        if daemon.link.core.ready is None:  # weft launch stops the router first
+            await anyio.to_thread.run_sync(forget_flows, options.port)
 
 
 async def _start_cni(
