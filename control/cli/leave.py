@@ -42,7 +42,7 @@ Take this host out of the network for good: hand its addresses over, stop the no
 and everything it made on the host. Containers lose their connection.
 
 With --force also when the node is not running: its addresses then stay with its old name, until
-weft rmpeer is run elsewhere.
+weft rmpeer is run elsewhere. Where there is no node at all nothing happens.
 
 Examples:
 
@@ -98,7 +98,7 @@ def reset(
     from control.host.reset import clean
     from control.state import StateInUseError, remove_state
 
-    handed_over = _hand_over(http_addr, force)
+    handed_over = _hand_over(http_addr, force or _is_absent(db_prefix, bridge))
     if handed_over:
         time.sleep(GOSSIP_S)
     stop(control_socket, _say)
@@ -116,6 +116,13 @@ def reset(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _is_absent(db_prefix: str, bridge: str) -> bool:
+    """Nothing of a node is on this host: then there is nothing to force."""
+    from control.host.bridge import read
+
+    return not Path(f"{db_prefix}data.db").exists() and read(bridge) is None
 
 
 def _hand_over(http_addr: str, force: bool) -> bool:
