@@ -29,7 +29,7 @@ from base.errors import (
 from base.log import kv
 from control.addresses import EXPOSE_IDENT, Addresses
 from control.host import bridge as bridges
-from control.host.address_spec import AddressSpec, FixedAddress, FromSubnet
+from control.host.address_spec import AddressSpec, FixedAddress, FromSubnet, check_length
 from control.host.firewall import Firewall
 from control.host.ruleset import Exposed
 
@@ -208,6 +208,7 @@ class Exposer:
 
     async def _obtain(self, spec: AddressSpec) -> IPv4Interface:
         if isinstance(spec, FixedAddress):
+            check_length(spec.address, (*self._known.entries, *await self._held()))
             if self._addresses is not None:
                 await self._addresses.claim(EXPOSE_IDENT, spec.address, no_error_on_unknown=True)
             return spec.address

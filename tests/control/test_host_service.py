@@ -90,6 +90,8 @@ async def test_several_subnets() -> None:
             "10.2.1.8/24",
             "10.32.0.1/16",
         ]
+        with pytest.raises(ConfigError, match="take that one off first"):
+            await host.expose([parse_spec("10.2.1.7/25")])
         # the first address of a subnet goes, the other stays
         await host.hide([parse_spec("10.2.1.7/24")])
         assert set(on_bridge()) == {"10.33.1.1/24", "10.2.1.8/24", "10.32.0.1/16"}
