@@ -208,7 +208,9 @@ def _text(text: str, code: int = 200) -> Response:
 
 async def _not_found(request: Request, _: Exception | None) -> Response:
     path = request.scope["path"]
-    if (clean := _cleaned(path)) != path:  # as the original, whatever is there
+    if (
+        path.startswith("/") and (clean := _cleaned(path)) != path
+    ):  # as the original, whatever is there
         query = request.url.query
         where = quote(clean) + (f"?{query}" if query else "")
         return Response(status_code=301, headers={"Location": where})

@@ -59,8 +59,8 @@ def refusal(scope: Scope) -> str | None:
 
 def tcp_refusal(method: str, headers: Mapping[str, str]) -> str | None:
     """Why a request over TCP is refused, None if it is not; names in ``headers`` are lower-case."""
-    host = headers.get("host", "")
-    if not is_local_host(host):
+    host = headers.get("host")  # none: HTTP/1.0 by hand, which no browser speaks
+    if host is not None and not is_local_host(host):
         return f'Host "{printable(host)}" is neither an IP address nor localhost'
     if method not in _READING and "origin" in headers:
         return "changes are not taken from web pages (the request has an Origin header)"

@@ -224,6 +224,12 @@ def test_other_hosts(host: str) -> None:
     assert "neither an IP address nor localhost" in (tcp_refusal("GET", {"host": host}) or "")
 
 
+def test_no_host_at_all() -> None:
+    """Such as health checks say: ``GET /status HTTP/1.0``."""
+    assert tcp_refusal("GET", {}) is None
+    assert tcp_refusal("POST", {"origin": "http://x.example"}) is not None
+
+
 @given(st.text())
 def test_any_host_header(host: str) -> None:
     is_local_host(host)
