@@ -59,10 +59,11 @@ def refusal(scope: Scope) -> str | None:
 
 def tcp_refusal(method: str, headers: Mapping[str, str]) -> str | None:
     """Why a request over TCP is refused, None if it is not; names in ``headers`` are lower-case."""
-    host = headers.get("host")  # none: HTTP/1.0 by hand, which no browser speaks
-    if host is not None and not is_local_host(host):
+    reads = method in _READING
+    host = headers.get("host", "127.0.0.1" if reads else "")  # a health check may say HTTP/1.0
+    if not is_local_host(host):
         return f'Host "{printable(host)}" is neither an IP address nor localhost'
-    if method not in _READING and "origin" in headers:
+    if not reads and "origin" in headers:
         return "changes are not taken from web pages (the request has an Origin header)"
     return None
 

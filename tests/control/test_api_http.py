@@ -194,7 +194,8 @@ def test_host_header_over_tcp(served: Served) -> None:
             assert "rebound.example" in answer.text
         page = client.post("/connect", data={"peer": "a"}, headers={"Origin": "http://x.example"})
         assert page.status_code == 403
-    assert b" 403 " in served.raw(b"GET /status HTTP/1.0\r\n\r\n", tcp=True)
+    assert b" 200 " in served.raw(b"GET /status HTTP/1.0\r\n\r\n", tcp=True)
+    assert b" 403 " in served.raw(b"POST /connect?peer=a HTTP/1.0\r\n\r\n", tcp=True)
     assert served.orders.connected == []
 
 
@@ -227,7 +228,8 @@ def test_other_hosts(host: str) -> None:
 def test_no_host_at_all() -> None:
     """Such as health checks say: ``GET /status HTTP/1.0``."""
     assert tcp_refusal("GET", {}) is None
-    assert tcp_refusal("POST", {"origin": "http://x.example"}) is not None
+    assert tcp_refusal("GET", {"host": ""}) is not None
+    assert tcp_refusal("POST", {}) is not None
 
 
 @given(st.text())
