@@ -105,6 +105,28 @@ def test_a_host_is_reset(tmp_path: Path) -> None:
         assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network namespace")
+def test_nothing_is_left_on_a_node_of_kubernetes(tmp_path: Path) -> None:
+    state, plugins, configs = (tmp_path / name for name in ("state", "bin", "net.d"))
+    for folder in (state, plugins, configs):
+        folder.mkdir()
+    (state / "weave-netdata.db").write_bytes(b"of another program")
+    (plugins / "bridge").touch()
+    folders = ["--plugin-dir", str(plugins), "--config-dir", str(configs)]
+    assert weft("setup-cni", "--now", *folders).returncode == 0
+    assert len(list(plugins.iterdir())) > 1
+    assert list(configs.iterdir())
+    options = ["--db-prefix", f"{state}/weft-", "--http-addr", str(tmp_path / "none.sock")]
+    options += ["--control-socket", str(tmp_path / "router.sock"), *folders]
+    assert weft("reset", *options, apart=True).returncode == 0
+    assert list(configs.iterdir()), "that was not asked for"
+    done = weft("reset", "--kubernetes", *options, apart=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in plugins.iterdir()] == ["bridge"]
+    assert not list(configs.iterdir())
+    assert not list(state.iterdir())
+
+
 def test_rings_of_different_seeds_do_not_mix(tmp_path: Path) -> None:
     port = free_port()
     alone = (*_RANGE, "--ipalloc-init", "consensus=1")
