@@ -91,9 +91,9 @@ async def _run(options: ControlOptions) -> None:
             with anyio.move_on_after(_STOP_S):
                 await api_done.wait()
             tasks.cancel_scope.cancel()
-        daemon.service.stopped()
         if daemon.link.core.ready is None:  # weft launch stops the router first
             await anyio.to_thread.run_sync(forget_flows, options.port)
+        daemon.service.stopped()
 
 
 async def _start_cni(
