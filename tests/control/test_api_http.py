@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.api.forms import FormError, parse_peers
-from control.api.guard import BODY_LEN_MAX, is_local_host, tcp_refusal
+from control.api.guard import BODY_LEN_MAX, is_local_host, refusal, tcp_refusal
 from tests.control.served import Served
 from tests.control.views import member, node, sample, samples
 
@@ -230,6 +230,23 @@ def test_no_host_at_all() -> None:
     assert tcp_refusal("GET", {}) is None
     assert tcp_refusal("GET", {"host": ""}) is not None
     assert tcp_refusal("POST", {}) is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "server", "refused"),
+    [
+        ("GET", ("10.0.0.1", 6782), False),
+        ("POST", ("10.0.0.1", 6782), True),
+        ("GET", ("127.0.0.1", 6782), True),
+        ("GET", ("::1", 6782), True),
+        ("GET", None, True),
+    ],
+)
+def test_monitoring_may_name_the_host(
+    method: str, server: tuple[str, int] | None, refused: bool
+) -> None:
+    scope = {"method": method, "headers": [(b"host", b"node1:6782")], "server": server}
+    assert (refusal(scope) is not None) == refused
 
 
 @given(st.text())
