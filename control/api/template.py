@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from control.api.printable import json_text, printable
+from control.api.printable import Nil, json_text, printable
 
 DEPTH_MAX: Final = 50
 STEPS_MAX: Final = 1_000_000
@@ -248,7 +248,7 @@ class _Renderer:
             return
         if isinstance(value, dict):
             value = [value[key] for key in sorted(value)]
-        elif value is not None and not isinstance(value, list | tuple):
+        elif value is not None and not isinstance(value, list | tuple | Nil):
             raise RenderError(f"range can't iterate over {printable(_shown(value))}")
         if not value:
             self._run(block.otherwise, dot)
@@ -271,7 +271,7 @@ def _evaluate(value: _Value, dot: Any) -> Any:
             return 0
         if isinstance(found, str):
             return len(found.encode())
-        if not isinstance(found, dict | list | tuple):
+        if not isinstance(found, dict | list | tuple | Nil):
             raise RenderError(f"len of type {type(found).__name__}")
         return len(found)
     return json_text(found) if value.function == "json" else found
@@ -300,7 +300,7 @@ def _shown(value: Any, *, literal: bool = False) -> str:
         return f"map[{' '.join(pairs)}]"
     if isinstance(value, dict):
         return f"{{{' '.join(map(_inside, value.values()))}}}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Nil):
         return f"[{' '.join(map(_inside, value))}]"
     return str(value)
 
