@@ -90,6 +90,16 @@ class Attachments:
             async with self.book.alone_with(request.container):
                 return await Attaching(self.book, request).run()
 
+    def requested(self, record: Attachment, specs: Iterable[AddressSpec]) -> list[Interface]:
+        """Those addresses of an attachment that ``specs`` ask for, in the order of ``specs``."""
+        found = [
+            each
+            for spec in specs
+            for each in record.addresses
+            if _matches(each, spec, self.book.addresses)
+        ]
+        return list(dict.fromkeys(found))
+
     # --- detach ----------------------------------------------------------------------------------
 
     async def detach(

@@ -1,7 +1,8 @@
 """Containers over HTTP: ``/attach`` and ``/audit``. On the Unix socket only: who may call enters
 namespaces, which the TCP port, open to every user of this host, must not allow.
 
-    POST   /attach/{id}     JSON, see :class:`AttachBody`; answers the attachment
+    POST   /attach/{id}     JSON, see :class:`AttachBody`; answers the attachment and, as Requested,
+                            which of its addresses were asked for now
     DELETE /attach/{id}     ?ifname= &addr=SPEC… &all=true &netns=PATH; answers the addresses
     GET    /attach          {"Attachments": […], "Expose": {"Mac", "Addresses"}}
     GET    /audit           what is left over: {"Leaks", "Problems", "Unattached", "Notes"}
@@ -137,7 +138,10 @@ class _Pages:
                     timeout_s=body.timeout_s,
                 )
             )
-        return Response(status_code=_CLIENT_GONE) if made is None else _json(record(made))
+        if made is None:
+            return Response(status_code=_CLIENT_GONE)
+        requested = self._attachments.requested(made, specs)
+        return _json(record(made) | {"Requested": list(map(str, requested))})
 
     async def detach(self, request: Request) -> Response:
         """Detach a container, or take addresses away."""
