@@ -201,6 +201,11 @@ class IpamService:
             self._work.set()
             if not self._ending:
                 await ticket.done.wait()
+        except anyio.get_cancelled_exc_class():
+            # Answered in the same moment, it can't be withdrawn any more: what was granted has to
+            # reach somebody who can give it back. Whoever is cancelled is so at the next step, too.
+            if ticket.answer is None:
+                raise
         finally:
             del self._tickets[number]
             if ticket.answer is None:
