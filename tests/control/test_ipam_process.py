@@ -181,6 +181,11 @@ def test_doubled_slashes_are_sent_elsewhere(alone: Member, path: str, where: str
     assert f"location: {where}\r\n".encode() in answer
 
 
+def test_what_is_no_address(alone: Member) -> None:
+    answer = alone.ask("DELETE", "/ip/c1/junk")
+    assert (answer.status_code, answer.text) == (400, "invalid IP Address: junk\n")
+
+
 def test_parameters_in_a_form(alone: Member) -> None:
     body = "check-alive=true&timeout=5"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
