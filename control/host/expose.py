@@ -25,6 +25,7 @@ from base.errors import (
     ConfigError,
     NetlinkError,
     NotHeldError,
+    RequestCancelledError,
 )
 from base.log import kv
 from control.addresses import EXPOSE_IDENT, Addresses
@@ -89,7 +90,8 @@ class Exposer:
             held = await self._held()
             address = await self._obtain(spec)
             try:
-                await self.expose_address(address, masquerade=masquerade)
+                with anyio.CancelScope(shield=True):
+                    await self._expose_address(address, masquerade=masquerade, recorded=True)
             except NetlinkError:
                 if address not in held:
                     await self._give_back(address)
@@ -102,8 +104,13 @@ class Exposer:
         with anyio.CancelScope(shield=True):  # all of it or nothing
             await self._expose_address(address, masquerade=masquerade)
 
-    async def _expose_address(self, address: IPv4Interface, *, masquerade: bool) -> None:
+    async def _expose_address(
+        self, address: IPv4Interface, *, masquerade: bool, recorded: bool = False
+    ) -> None:
         async with self._lock:
+            if recorded and self._addresses is not None and address not in await self._held():
+                # by now it may be another's
+                raise RequestCancelledError(f"{address} was hidden while it was being exposed")
             added = await anyio.to_thread.run_sync(bridges.add_address, self._bridge, address)
             self._known.index = await self._bridge_index()
             self._announce(self._bridge, address)

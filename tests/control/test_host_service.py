@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from base.errors import ConfigError, NetlinkError
+from base.errors import ConfigError, NetlinkError, RequestCancelledError
 from control.addresses import EXPOSE_IDENT
 from control.host import bridge as bridges
 from control.host.address_spec import (
@@ -77,6 +77,33 @@ async def test_expose_and_hide() -> None:
         assert (on_bridge(), text()) == ([], clean)
         assert addresses.held[EXPOSE_IDENT] == []
         assert await host.hide(DEFAULT) == []
+
+
+class _Hiding(FakeAddresses):
+    """Somebody hides what has just been allocated."""
+
+    host: HostService | None = None
+
+    async def allocate(self, ident: str, *rest: Any, **more: Any) -> IPv4Interface:
+        found = await super().allocate(ident, *rest, **more)
+        if self.host is not None:
+            await self.host.hide(DEFAULT)
+        return found
+
+
+@in_netns
+async def test_hidden_while_it_is_being_exposed() -> None:
+    """The address may be another's by then: it must not get on the bridge any more."""
+    sh(BRIDGE)
+    addresses = _Hiding()
+    async with running(addresses) as host:
+        addresses.host = host
+        with pytest.raises(RequestCancelledError, match="hidden while it was being exposed"):
+            await host.expose(DEFAULT)
+        assert (on_bridge(), nat(), host.exposed) == ([], [], [])
+        addresses.host = None
+        assert [str(each) for each in await host.expose(DEFAULT)] == ["10.32.0.1/12"]
+        assert on_bridge() == ["10.32.0.1/12"]
 
 
 @in_netns
