@@ -210,8 +210,10 @@ class Attachments:
         await self.book.in_thread(partial(self.book.store.put, under_way))
         try:
             await self.book.in_thread(partial(self._take_off, record, gone, netns))
+            used = {each.ip for each in kept}  # of nested subnets, one address may be in both
             for each in gone:
-                await self.book.release(record.ident, each)
+                if each.ip not in used:
+                    await self.book.release(record.ident, each)
         except WeftError:
             with logged("record left as under way"):
                 await self.book.in_thread(partial(self.book.store.put, record))

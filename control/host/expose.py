@@ -249,7 +249,8 @@ class Exposer:
         return True
 
     async def _give_back(self, address: IPv4Interface) -> None:
-        if self._addresses is None:
+        # of nested subnets, one address may be in both
+        if self._addresses is None or any(each.ip == address.ip for each in self._known.entries):
             return
         try:
             await self._addresses.free(EXPOSE_IDENT, address.ip)

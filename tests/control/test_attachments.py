@@ -144,6 +144,23 @@ async def test_an_address_has_one_prefix_length(tmp_path: Path) -> None:
 
 
 @on_a_host
+async def test_nested_subnets_share_an_address(tmp_path: Path) -> None:
+    """The original's rule: who has an address in a subnet gets that one. It stays while in use."""
+    async with running(tmp_path) as node:
+        path = f"/proc/self/fd/{(one := new_netns()).fileno()}"
+        with one, Netns.open(path) as named:
+            await node.attach("c1", named, "net:10.32.1.128/26", "net:default")
+            assert addresses_in(one) == ["10.32.1.129/26", "10.32.1.129/24"]
+            await node.clean()
+            assert await node.detach("c1") == ["10.32.1.129/24"]
+            assert node.owned() == {"c1": ["10.32.1.129/26"]}
+            await node.clean()
+            assert await node.detach("c1", everything=True) == ["10.32.1.129/26"]
+            assert node.owned() == {}
+            await node.clean()
+
+
+@on_a_host
 async def test_detach_takes_what_it_is_told(tmp_path: Path) -> None:
     """Node specification 6.2 and 13, row 500."""
     async with running(tmp_path) as node:

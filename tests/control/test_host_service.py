@@ -79,6 +79,22 @@ async def test_expose_and_hide() -> None:
         assert await host.hide(DEFAULT) == []
 
 
+@in_netns
+async def test_nested_subnets_share_an_address() -> None:
+    """As long as it is exposed in one of them, it is nobody else's."""
+    sh(BRIDGE)
+    addresses = FakeAddresses(default="10.32.0.0/16")
+    async with running(addresses) as host:
+        inner = [FromSubnet(IPv4Network("10.32.7.0/24"))]
+        assert [str(each) for each in await host.expose(inner)] == ["10.32.7.1/24"]
+        await host.expose_address(IPv4Interface("10.32.7.1/16"))
+        await host.hide_address(IPv4Interface("10.32.7.1/16"))
+        assert on_bridge() == ["10.32.7.1/24"]
+        assert addresses.held == {"weave:expose": [IPv4Interface("10.32.7.1/24")]}
+        await host.hide(inner)
+        assert (on_bridge(), addresses.held) == ([], {"weave:expose": []})
+
+
 class _Hiding(FakeAddresses):
     """Somebody hides what has just been allocated."""
 
