@@ -21,7 +21,7 @@ from cni.netns import Netns
 from cni.requests import Interface, Route
 from control.attachment_book import AttachmentBook, logged
 from control.attachment_store import Attachment
-from control.host.address_spec import AddressSpec, FixedAddress
+from control.host.address_spec import AddressSpec, FixedAddress, check_length
 
 ADDRESSES_MAX: Final = 64
 ROUTES_MAX: Final = 256
@@ -105,8 +105,9 @@ class Attaching:
         book.records[self._key] = record
         book.tell()
         if self._before is not None:
+            used = {each.ip for each in addresses}
             for each in self._before.addresses:
-                if each not in addresses:
+                if each.ip not in used:
                     await book.release(record.ident, each)
         return record
 
@@ -154,6 +155,8 @@ class Attaching:
         addresses, timeout_s = self._book.addresses, self._request.timeout_s
         if isinstance(spec, FixedAddress):
             found = spec.address
+            there = () if self._known is None else self._known.addresses
+            check_length(found, (*there, *self._obtained))
             if addresses is not None:
                 with _bounded(timeout_s, found):
                     await addresses.claim(ident, found)
@@ -190,12 +193,9 @@ class Attaching:
                 else:
                     take = book.attacher.remove_addresses
                     await book.in_thread(partial(take, request.netns, request.ifname, made.added))
-        obtained = tuple(self._obtained)
-        with logged("addresses not looked for"):
-            # an answer that was given as its caller left is recorded, and nobody has it
-            obtained += await book.held(begun.ident)
-        for each in dict.fromkeys(obtained):
-            if each not in self._had:
+        held_before = {each.ip for each in self._had}
+        for each in self._obtained:
+            if each.ip not in held_before:
                 with logged("address not released"):
                     await book.release(begun.ident, each)
         with logged("record left as under way"):

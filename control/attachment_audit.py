@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, Final
 
 import anyio.lowlevel
@@ -113,15 +113,16 @@ def _look_at_kernel(attacher: Attacher, records: list[Attachment]) -> tuple[Audi
 async def _compare_addresses(result: Audit, attachments: Attachments, owned: Owned) -> None:
     book = attachments.book
     by_ident = {record.ident: record for record in book.records.values()}
-    held: dict[str, set[IPv4Interface]] = {}
+    held: dict[str, set[IPv4Address]] = {}  # of nested subnets, one address may be in both
     for number, (ident, cidrs) in enumerate(owned):
         if number % _AT_ONCE == 0:
             await anyio.lowlevel.checkpoint()  # a full range has a million addresses
-        held[ident] = set(cidrs)
+        held[ident] = {each.ip for each in cidrs}
         if ident in (ANONYMOUS_IDENT, EXPOSE_IDENT) or book.busy(ident.partition(":")[0]):
             continue
         record = by_ident.get(ident)
-        texts = [str(each) for each in cidrs if record is None or each not in record.addresses]
+        used = set() if record is None else {each.ip for each in record.addresses}
+        texts = [str(each) for each in cidrs if each.ip not in used]
         if not texts:
             continue
         text = f"{', '.join(texts)} held for {ident}, which has no interface with it"
@@ -131,7 +132,7 @@ async def _compare_addresses(result: Audit, attachments: Attachments, owned: Own
         missing = [
             str(each)
             for each in record.addresses
-            if isinstance(each, IPv4Interface) and each not in held.get(record.ident, set())
+            if isinstance(each, IPv4Interface) and each.ip not in held.get(record.ident, set())
         ]
         if missing:
             result.problems.append(f"{_name(record)}: {', '.join(missing)} not held for it")

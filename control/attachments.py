@@ -97,6 +97,16 @@ class Attachments:
             async with self.book.alone_with(request.container):
                 return await Attaching(self.book, request).run()
 
+    def requested(self, record: Attachment, specs: Iterable[AddressSpec]) -> list[Interface]:
+        """Those addresses of an attachment that ``specs`` ask for, in the order of ``specs``."""
+        found = [
+            each
+            for spec in specs
+            for each in record.addresses
+            if _matches(each, spec, self.book.addresses)
+        ]
+        return list(dict.fromkeys(found))
+
     # --- detach ----------------------------------------------------------------------------------
 
     async def detach(
@@ -207,8 +217,10 @@ class Attachments:
         await self.book.in_thread(partial(self.book.store.put, under_way))
         try:
             await self.book.in_thread(partial(self._take_off, record, gone, netns))
+            used = {each.ip for each in kept}  # of nested subnets, one address may be in both
             for each in gone:
-                await self.book.release(record.ident, each)
+                if each.ip not in used:
+                    await self.book.release(record.ident, each)
         except WeftError:
             with logged("record left as under way"):
                 await self.book.in_thread(partial(self.book.store.put, record))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import SocketListener, TaskGroup
 
 from base.errors import WeftError
@@ -33,6 +34,7 @@ from control.cli.node_options import ControlOptions
 from control.cni.exposure import HostExposure
 from control.cni.readiness import cni_problem
 from control.cni.service import CNI_SOCKET, CniService, CniSettings
+from control.host.conntrack import forget_flows
 from control.http_addr import listen_all
 from control.ipam_addresses import IpamAddresses, owned_by
 from control.link import LinkServer, RouterUnavailableError
@@ -83,11 +85,15 @@ async def _run(options: ControlOptions) -> None:
                     break
                 daemon.reload()
             daemon.notifier.stopping()
+            if daemon.ipam is not None:
+                daemon.ipam.end()
             for server, _ in servers:
                 server.stop()
             with anyio.move_on_after(_STOP_S):
                 await api_done.wait()
             tasks.cancel_scope.cancel()
+        if daemon.link.core.ready is None:  # weft launch stops the router first
+            await anyio.to_thread.run_sync(forget_flows, options.port)
         daemon.service.stopped()
 
 

@@ -31,7 +31,7 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from base.clock import Clock, MonotonicClock
-from base.errors import AllocationError, WeftError
+from base.errors import AllocationError, NoAddressError, WeftError
 from base.log import kv
 from base.names import PeerName
 from control.ipam_channel import Channel
@@ -93,6 +93,7 @@ class IpamService:
         self.on_ranges: Callable[[list[Range]], None] = _nobody
         self._channel: Channel | None = None
         self._tickets: dict[int, _Ticket] = {}
+        self._ending = False
         self._number = 0
         self._work = anyio.Event()
         self._work.set()  # what restoring did is not durable yet
@@ -182,6 +183,12 @@ class IpamService:
         """Leave: another peer gets our ranges; everything else is cancelled from now on."""
         await self._ask(self.allocator.shutdown)
 
+    def end(self) -> None:
+        """The node stops: who waits is told so now, instead of being cut off; so is who comes."""
+        self._ending = True
+        for ticket in self._tickets.values():
+            ticket.done.set()
+
     def _deadline(self, timeout_s: float | None) -> float | None:
         return None if timeout_s is None else self._clock.now() + timeout_s
 
@@ -192,14 +199,20 @@ class IpamService:
         try:
             begin(number, *values, self._clock.now())
             self._work.set()
-            await ticket.done.wait()
+            if not self._ending:
+                await ticket.done.wait()
+        except anyio.get_cancelled_exc_class():
+            # Answered in the same moment, it can't be withdrawn any more: what was granted has to
+            # reach somebody who can give it back. Whoever is cancelled is so at the next step, too.
+            if ticket.answer is None:
+                raise
         finally:
             del self._tickets[number]
             if ticket.answer is None:
                 self.allocator.cancel(number, self._clock.now())
                 self._work.set()
         if ticket.answer is None:
-            raise AssertionError("a ticket is done when it has an answer")
+            raise NoAddressError("the node stops; try again when it runs")
         if ticket.answer.error is not None:
             raise ticket.answer.error
         return ticket.answer.value

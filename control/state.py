@@ -79,15 +79,17 @@ class StateInUseError(ConfigError):
 
 
 class StateWriteError(ConfigError):
-    """The disk did not take a change (full, read-only), and it was undone."""
+    """A change was not made: the disk did not take it (full, read-only), or the file is gone."""
 
 
 class StateStore:
     """An open state file. Methods may be called from any thread; one waits for another."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int]) -> None:
+        """``file``: device and inode of what was opened."""
         self._connection = connection
         self._lock = threading.Lock()
+        self._file = file
         self.path = path
 
     @classmethod
@@ -103,13 +105,14 @@ class StateStore:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            file = _file_at(path)
             connection = sqlite3.connect(
                 path, timeout=0, check_same_thread=False, isolation_level=None
             )
         except (OSError, sqlite3.Error) as err:
             reason = err.strerror if isinstance(err, OSError) else str(err)
             raise ConfigError(f"--db-prefix: cannot open {path}: {reason}") from err
-        store = cls(connection, path)
+        store = cls(connection, path, file)
         try:
             store._prepare()
         except BaseException:
@@ -202,9 +205,10 @@ class StateStore:
         """One transaction of the caller's statements, on the disk at its end, or undone.
 
         Raises:
-            StateWriteError: it could not be made durable, and was undone.
+            StateWriteError: it could not be made durable, and nothing was changed.
         """
         with self._lock:
+            self._check_present()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
@@ -228,6 +232,18 @@ class StateStore:
             raise self._unreadable(err) from err
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _check_present(self) -> None:
+        """What goes into a file that nobody finds again is not durable."""
+        try:
+            found = _file_at(self.path)
+        except OSError:
+            found = None
+        if found != self._file:
+            raise StateWriteError(
+                f"--db-prefix: {self.path} was removed or replaced while it was in use; "
+                "restart the node"
+            )
 
     def _unreadable(self, err: sqlite3.Error) -> ConfigError:
         return ConfigError(f"--db-prefix: cannot read {self.path}: {err}")
@@ -291,6 +307,11 @@ class StateStore:
                 f"--db-prefix: {self.path} is damaged ({verdict}); move it away to start afresh"
             )
         return int(version)
+
+
+def _file_at(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def remove_state(prefix: str) -> None:

@@ -31,7 +31,7 @@ def parse_address(text: str) -> int:
     """
     value = _octets(text)
     if value is None:
-        raise AddressError(f"invalid IP address: {text}")
+        raise AddressError(f"invalid IP Address: {text}")
     return value
 
 

@@ -199,7 +199,7 @@ async def _run(options: Options) -> Findings:
 
 def _links(reports: dict[str, dict[str, Any]]) -> Iterator[LinkResult]:
     for node, report in reports.items():
-        for each in report["Router"]["Connections"]:
+        for each in report["Router"]["Connections"] or ():
             yield LinkResult(
                 node=node,
                 peer=each["NickName"] or each["Address"],

@@ -193,7 +193,7 @@ def _fdb_table(reports: dict[str, dict[str, Any]]) -> Table:
     for node in reports:
         table.add_column(f"seen by {node} at")
     known = {
-        node: {entry["Mac"]: entry["NickName"] for entry in report["Router"]["MACs"]}
+        node: {entry["Mac"]: entry["NickName"] for entry in report["Router"]["MACs"] or ()}
         for node, report in reports.items()
     }
     for mac in sorted({mac for table_of in known.values() for mac in table_of}):

@@ -264,7 +264,7 @@ class Host(Node):
 
     async def connections(self) -> list[dict[str, Any]]:
         """Connections and targets of the node, as its report has them."""
-        found: list[dict[str, Any]] = (await self.report())["Router"]["Connections"]
+        found: list[dict[str, Any]] = (await self.report())["Router"]["Connections"] or []
         return found
 
     async def connect(self, *peers: str, replace: bool = False) -> None:

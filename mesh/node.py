@@ -267,6 +267,8 @@ async def resolve(text: str) -> DirectPeer:
         ConfigError: malformed, or the name has no such address.
     """
     host, port = parse_peer_text(text)
+    if ":" in host:  # IPv6, or nothing; the original's words
+        raise ConfigError(f"address {host}:{port or 0}: too many colons in address")
     try:
         return DirectPeer(text, str(ipaddress.IPv4Address(host)), port)
     except ValueError:

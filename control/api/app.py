@@ -6,7 +6,7 @@ TCP: :mod:`control.api.guard`.
 
 from __future__ import annotations
 
-import re
+import posixpath
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +30,7 @@ from control.api.express import Express
 from control.api.forms import FormError, PeersForm, parse_peers
 from control.api.guard import Guard, RefusedError, read_body
 from control.api.printable import json_text, printable
+from control.api.routing import Endpoint, route
 from control.api.template import RenderError, Template, TemplateError
 from control.host.service import HostService
 from control.ipam_service import IpamService
@@ -42,7 +43,6 @@ MACS_MAX: Final = 100_000
 _JSON: Final = "application/json"
 _FIXED: Final = "peers are fixed by the peers file (--static); change it and send SIGHUP"
 
-_Endpoint = Callable[[Request], Awaitable[Response]]
 Text = Callable[[NodeView], str | None]
 Records = Callable[[NodeView], Any]
 
@@ -72,9 +72,9 @@ def build_app(observe: Observe, tenants: Tenants) -> ASGIApp:
             *attach_routes.routes(tenants.containers),
             *host_routes.routes(tenants.host),
             *_status_routes(observe),
-            Route("/metrics", _metrics_page(observe)),
-            Route("/connect", _connect(commands), methods=["POST"]),
-            Route("/forget", _forget(commands), methods=["POST"]),
+            route("/metrics", _metrics_page(observe)),
+            route("/connect", _connect(commands), "POST"),
+            route("/forget", _forget(commands), "POST"),
         ]
     )
     return app if tenants.ipam is None else Express(app, tenants.ipam)
@@ -82,12 +82,12 @@ def build_app(observe: Observe, tenants: Tenants) -> ASGIApp:
 
 def build_status_app(observe: Observe) -> Starlette:
     """What ``--status-addr`` serves: nothing that changes anything."""
-    return _application([*_status_routes(observe), Route("/metrics", _metrics_page(observe))])
+    return _application([*_status_routes(observe), route("/metrics", _metrics_page(observe))])
 
 
 def build_metrics_app(observe: Observe) -> Starlette:
     """What ``--metrics-addr`` serves."""
-    return _application([Route("/metrics", _metrics_page(observe))], guarded=False)
+    return _application([route("/metrics", _metrics_page(observe))], guarded=False)
 
 
 def _status_routes(observe: Observe) -> list[Route]:
@@ -99,8 +99,8 @@ def _status_routes(observe: Observe) -> list[Route]:
         ("/status/ipam", status.ipam, report.ipam_shares),
     ]
     return [
-        *(Route(path, _status_page(observe, text, records)) for path, text, records in pages),
-        Route("/report", _report_page(observe)),
+        *(route(path, _status_page(observe, text, records)) for path, text, records in pages),
+        route("/report", _report_page(observe)),
     ]
 
 
@@ -123,7 +123,7 @@ def _application(routes: list[Route], *, guarded: bool = True) -> Starlette:
 # Pages ------------------------------------------------------------------------------------------
 
 
-def _status_page(observe: Observe, text: Text, records: Records) -> _Endpoint:
+def _status_page(observe: Observe, text: Text, records: Records) -> Endpoint:
     """The page as text or JSON; one that there is nothing of (None) is unknown."""
 
     async def page(request: Request) -> Response:
@@ -137,7 +137,7 @@ def _status_page(observe: Observe, text: Text, records: Records) -> _Endpoint:
     return page
 
 
-def _report_page(observe: Observe) -> _Endpoint:
+def _report_page(observe: Observe) -> Endpoint:
     async def page(request: Request) -> Response:
         if _wants_json(request):
             body = json_text(report.build(await observe(MACS_MAX)), indent=4)
@@ -157,7 +157,7 @@ def _report_page(observe: Observe) -> _Endpoint:
     return page
 
 
-def _metrics_page(observe: Observe) -> _Endpoint:
+def _metrics_page(observe: Observe) -> Endpoint:
     async def page(_: Request) -> Response:
         body = metrics.exposition(await observe(0))
         return Response(body, headers={"Content-Type": metrics.CONTENT_TYPE})
@@ -168,7 +168,7 @@ def _metrics_page(observe: Observe) -> _Endpoint:
 # Changes ----------------------------------------------------------------------------------------
 
 
-def _connect(commands: Commands | None) -> _Endpoint:
+def _connect(commands: Commands | None) -> Endpoint:
     async def change(request: Request) -> Response:
         form = await _form(request)
         errors = [_FIXED]
@@ -179,7 +179,7 @@ def _connect(commands: Commands | None) -> _Endpoint:
     return change
 
 
-def _forget(commands: Commands | None) -> _Endpoint:
+def _forget(commands: Commands | None) -> Endpoint:
     async def change(request: Request) -> Response:
         form = await _form(request)
         if commands is None:
@@ -208,11 +208,19 @@ def _text(text: str, code: int = 200) -> Response:
 
 async def _not_found(request: Request, _: Exception | None) -> Response:
     path = request.scope["path"]
-    if "//" in path:  # as the original, whatever is there
+    if (
+        path.startswith("/") and (clean := _cleaned(path)) != path
+    ):  # as the original, whatever is there
         query = request.url.query
-        where = re.sub("/{2,}", "/", quote(path)) + (f"?{query}" if query else "")
+        where = quote(clean) + (f"?{query}" if query else "")
         return Response(status_code=301, headers={"Location": where})
     return _text("404 page not found\n", 404)
+
+
+def _cleaned(path: str) -> str:
+    """``path`` without doubled slashes and steps such as ``..``; a slash at its end stays."""
+    clean = posixpath.normpath(f"/{path.lstrip('/')}")
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
 
 
 async def _not_allowed(_: Request, __: Exception) -> Response:

@@ -1,7 +1,8 @@
 """Containers over HTTP: ``/attach`` and ``/audit``. On the Unix socket only: who may call enters
 namespaces, which the TCP port, open to every user of this host, must not allow.
 
-    POST   /attach/{id}     JSON, see :class:`AttachBody`; answers the attachment
+    POST   /attach/{id}     JSON, see :class:`AttachBody`; answers the attachment and, as Requested,
+                            which of its addresses were asked for now
     DELETE /attach/{id}     ?ifname= &addr=SPEC… &all=true &netns=PATH; answers the addresses
     GET    /attach          {"Attachments": […], "Expose": {"Mac", "Addresses"}}
     GET    /audit           what is left over: {"Leaks", "Problems", "Unattached", "Notes"}
@@ -13,7 +14,7 @@ no address, or the disk did not take it: try again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +41,7 @@ from cni.netns import Netns
 from control.api.caller import caller_of
 from control.api.guard import RefusedError, read_body
 from control.api.printable import json_text, printable
+from control.api.routing import Endpoint, route
 from control.attaching import AttachRequest
 from control.attachment_audit import Owned, audit
 from control.attachment_store import Attachment
@@ -48,8 +50,6 @@ from control.host.address_spec import parse_specs
 
 _JSON: Final = "application/json"
 _CLIENT_GONE: Final = 499
-
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class AttachBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,7 +137,10 @@ class _Pages:
                     timeout_s=body.timeout_s,
                 )
             )
-        return Response(status_code=_CLIENT_GONE) if made is None else _json(record(made))
+        if made is None:
+            return Response(status_code=_CLIENT_GONE)
+        requested = self._attachments.requested(made, specs)
+        return _json(record(made) | {"Requested": list(map(str, requested))})
 
     async def detach(self, request: Request) -> Response:
         """Detach a container, or take addresses away."""
@@ -193,7 +196,7 @@ def _decoded(body: bytes) -> AttachBody:
         raise ConfigError(f"the request's body: {err}") from err
 
 
-def _route(path: str, page: _Endpoint, method: str) -> Route:
+def _route(path: str, page: Endpoint, method: str) -> Route:
     async def guarded(request: Request) -> Response:
         if not caller_of(request).is_unix:
             raise RefusedError(403, f"{path.split('/')[1]} is served on the Unix socket only")
@@ -208,7 +211,7 @@ def _route(path: str, page: _Endpoint, method: str) -> Route:
         except PlatformError as err:
             return _refused(err, 500)
 
-    return Route(path, guarded, methods=[method])
+    return route(path, guarded, method)
 
 
 def _refused(err: Exception, code: int) -> Response:

@@ -3,7 +3,8 @@
 The API has no password and listens on loopback, which every web page in a browser on this host can
 reach. So over TCP a request must name an IP address or localhost as its host (a page that rebinds
 its own name to 127.0.0.1 cannot), and one that changes something must not come from a page at all
-(a form posted across sites carries Origin). Over a Unix socket the caller must be root, our own
+(a form posted across sites carries Origin). What is read from another address of the host, which
+every host around may do, is not looked at so. Over a Unix socket the caller must be root, our own
 user, or in the file's group, whatever became of the file's mode.
 """
 
@@ -54,15 +55,28 @@ def refusal(scope: Scope) -> str | None:
     caller = caller_in(scope)
     if caller is not None and caller.is_unix:
         return None if caller.trusted else "this socket is for root and its group"
-    return tcp_refusal(scope["method"], Headers(scope=scope))
+    method = scope["method"]
+    if method in _READING and not _on_loopback(scope):
+        return None  # --status-addr, which monitoring reaches by the host's name
+    return tcp_refusal(method, Headers(scope=scope))
+
+
+def _on_loopback(scope: Scope) -> bool:
+    """Whether the connection's end here is loopback; where nothing is known, it is."""
+    where, _ = scope.get("server") or ("", None)
+    try:
+        return ipaddress.ip_address(where).is_loopback
+    except ValueError:
+        return True
 
 
 def tcp_refusal(method: str, headers: Mapping[str, str]) -> str | None:
     """Why a request over TCP is refused, None if it is not; names in ``headers`` are lower-case."""
-    host = headers.get("host", "")
+    reads = method in _READING
+    host = headers.get("host", "127.0.0.1" if reads else "")  # a health check may say HTTP/1.0
     if not is_local_host(host):
         return f'Host "{printable(host)}" is neither an IP address nor localhost'
-    if method not in _READING and "origin" in headers:
+    if not reads and "origin" in headers:
         return "changes are not taken from web pages (the request has an Origin header)"
     return None
 

@@ -16,7 +16,7 @@ Source of truth: node specification 4, 9; vectors ``http_api_samples.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface
 from typing import Final
 from urllib.parse import parse_qsl
@@ -31,6 +31,7 @@ from control.api.caller import caller_of
 from control.api.forms import FIELDS_MAX, FormError
 from control.api.guard import read_body
 from control.api.printable import json_text, printable
+from control.api.routing import Endpoint, route
 from control.host.address_spec import parse_cidr, parse_specs
 from control.host.service import HostService
 from control.node import HostView
@@ -40,8 +41,6 @@ _FIELDS: Final = ("addr", "skipNAT", "fqdn")
 _YES: Final = ("1", "t", "T", "true", "TRUE", "True")
 _NO: Final = ("0", "f", "F", "false", "FALSE", "False")
 _CLIENT_GONE: Final = 499
-
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(host: HostService | None) -> list[Route]:
@@ -159,7 +158,7 @@ def _addresses(request: Request, found: list[IPv4Interface]) -> Response:
     return PlainTextResponse(" ".join(texts))
 
 
-def _route(path: str, page: _Endpoint, method: str) -> Route:
+def _route(path: str, page: Endpoint, method: str) -> Route:
     async def endpoint(request: Request) -> Response:
         try:
             return await page(request)
@@ -168,7 +167,7 @@ def _route(path: str, page: _Endpoint, method: str) -> Route:
         except (AllocationError, PlatformError) as err:
             return _refusal(err, 503)
 
-    return Route(path, endpoint, methods=[method])
+    return route(path, endpoint, method)
 
 
 def _refusal(err: Exception, code: int) -> Response:

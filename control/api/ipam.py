@@ -14,7 +14,8 @@ Source of truth: ipam specification 11, vectors ``http_api_samples.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 import anyio.lowlevel
@@ -32,6 +33,7 @@ from control.api.caller import caller_of
 from control.api.forms import FormError, fields_of
 from control.api.guard import read_body
 from control.api.printable import printable
+from control.api.routing import Endpoint, route
 from control.ipam_service import IpamService
 from ipam.address import Cidr, parse_address
 
@@ -48,8 +50,8 @@ def routes(ipam: IpamService | None, tracker: str = "") -> list[Route]:
     """
     if ipam is None:
         return [
-            Route("/peer", _nothing(204), methods=["DELETE"]),
-            Route("/peer/{id}", _nothing(200), methods=["DELETE"]),
+            route("/peer", _nothing(204), "DELETE"),
+            route("/peer/{id}", _nothing(200), "DELETE"),
         ]
     pages = _Pages(ipam, tracker)
     return [
@@ -136,9 +138,9 @@ class _Pages:
         return _text(f"{self._tracker}\n")
 
     async def prime(self, request: Request) -> Response:
-        with caller_of(request).while_present():
+        with caller_of(request).while_present(), suppress(RequestCancelledError):
             await self._ipam.prime(_timeout_s(dict(request.query_params)))
-        return Response()
+        return Response()  # also when we leave, as the original
 
     async def leave(self, _: Request) -> Response:
         await self._ipam.shutdown()
@@ -151,7 +153,7 @@ class _Pages:
         return _text(f"{gained} IPs taken over from {printable(peer)}\n")
 
 
-def _route(path: str, page: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+def _route(path: str, page: Endpoint, method: str) -> Route:
     async def guarded(request: Request) -> Response:
         try:
             return await page(request)
@@ -162,12 +164,10 @@ def _route(path: str, page: Callable[[Request], Awaitable[Response]], method: st
         except AllocationError as err:
             return _text(f"{printable(str(err))}\n", 400)
 
-    route = Route(path, guarded, methods=[method])
-    route.methods = {method}  # no HEAD beside GET, as the original
-    return route
+    return route(path, guarded, method)
 
 
-def _nothing(code: int) -> Callable[[Request], Awaitable[Response]]:
+def _nothing(code: int) -> Endpoint:
     async def page(_: Request) -> Response:
         return Response(status_code=code)
 

@@ -1,9 +1,12 @@
 """The JSON report: the original's keys in its order, then what this router adds.
 
+A list without elements is null in JSON, as the original's are (Targets, Connections, MACs, Via and
+those of IPAM); the pages below ``/status``, which take their records from here too, keep ``[]``.
+
 Added at the top level: Warnings, Pids, UptimeSeconds, Capture, Loops, MTU, BridgeRepairs, Sequence,
 Counters, Forwarders; in Router: MACsTotal; in each connection: Name to RetryAt. Without a router
-these are empty or null. The pages below ``/status`` take their records from here too. Source of
-truth: node specification 11; where its keys and the vectors differ (``Dest``), the vectors win.
+these are empty or null. Source of truth: node specification 11; where its keys and the vectors
+differ (``Dest``, null for ``Targets``), the vectors win.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Any
 
 from base.counters import COUNTER_NAMES
 from control.api.connections import own_connections, peer_states, record, rfc3339
+from control.api.printable import NIL
 from control.api.status import warnings
+from control.api.template import OpenMap
 from control.node import NodeView
 from ipam.address import format_address
 from ipam.status import IpamStatus
@@ -161,7 +166,7 @@ def _ipam(known: IpamStatus) -> dict[str, Any]:
             }
             for entry in known.entries
         ]
-        or None,
+        or NIL,
         "PendingClaims": [
             {
                 "Ident": ident,
@@ -169,9 +174,9 @@ def _ipam(known: IpamStatus) -> dict[str, Any]:
             }
             for ident, cidr in known.pending_claims
         ]
-        or None,
+        or NIL,
         "PendingAllocates": [f"{ident} {subnet}" for ident, subnet in known.pending_allocates]
-        or None,
+        or NIL,
     }
 
 
@@ -197,7 +202,7 @@ def _router(view: NodeView) -> dict[str, Any]:
         "Name": snapshot.name.hex(":"),
         "NickName": snapshot.nick,
         "Port": ready.udp_port if ready else view.port,
-        "Peers": peers(view),
+        "Peers": [each | {"Connections": each["Connections"] or NIL} for each in peers(view)],
         "UnicastRoutes": [
             {"Dest": snapshot.name.hex(":"), "Via": "00:00:00:00:00:00"},
             *(
@@ -206,21 +211,26 @@ def _router(view: NodeView) -> dict[str, Any]:
             ),
         ],
         "BroadcastRoutes": [
-            {"Source": route.src.hex(":"), "Via": [peer.hex(":") for peer in route.via] or None}
+            {"Source": route.src.hex(":"), "Via": [peer.hex(":") for peer in route.via] or NIL}
             for route in snapshot.broadcast
         ],
-        "Connections": connections(view),
+        "Connections": connections(view) or NIL,
         "TerminationCount": member.terminations,
-        "Targets": targets(view),
-        "OverlayDiagnostics": {"sleeve": None},
+        "Targets": targets(view) or NIL,
+        "OverlayDiagnostics": OpenMap(sleeve=None),
         "TrustedSubnets": list(member.trusted_subnets),
         "Interface": interface,
-        "CaptureStats": {"PacketsReceived": report.counters.get("captured_frames", 0)}
-        if report
-        else None,
-        "MACs": _macs(view),
+        "CaptureStats": _capture_stats(report.counters) if report else None,
+        "MACs": _macs(view) or NIL,
         "MACsTotal": report.macs_total if report else 0,
     }
+
+
+def _capture_stats(counters: dict[str, int]) -> dict[str, int]:
+    """The original's three of its packet socket; a TAP port loses nothing on this side of it."""
+    return OpenMap(
+        PacketsDropped=0, PacketsIfDropped=0, PacketsReceived=counters.get("captured_frames", 0)
+    )
 
 
 def _counters(counters: dict[str, int]) -> dict[str, int]:

@@ -6,7 +6,8 @@
 Data are what JSON has: dicts, lists, str, numbers, bool, None. A field that a dict does not have is
 an error, but in an :class:`OpenMap` (a map in the original) it is None, as is any field of None.
 None, false, 0 and what is empty are false; None has length 0. Values print as Go prints them:
-lists ``[a b]``, dicts ``map[key:value …]``, None ``<no value>``. What does not print is escaped in
+lists ``[a b]``, dicts as its structs ``{value …}``, an OpenMap ``map[key:value …]``, None
+``<no value>`` and inside of others ``<nil>``. What does not print is escaped in
 values, since other routers choose them; literal text stays as it is.
 
 Rules: any text parses or raises :class:`TemplateError`, any data render or raise
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from control.api.printable import json_text, printable
+from control.api.printable import Nil, json_text, printable
 
 DEPTH_MAX: Final = 50
 STEPS_MAX: Final = 1_000_000
@@ -247,7 +248,7 @@ class _Renderer:
             return
         if isinstance(value, dict):
             value = [value[key] for key in sorted(value)]
-        elif value is not None and not isinstance(value, list | tuple):
+        elif value is not None and not isinstance(value, list | tuple | Nil):
             raise RenderError(f"range can't iterate over {printable(_shown(value))}")
         if not value:
             self._run(block.otherwise, dot)
@@ -270,7 +271,7 @@ def _evaluate(value: _Value, dot: Any) -> Any:
             return 0
         if isinstance(found, str):
             return len(found.encode())
-        if not isinstance(found, dict | list | tuple):
+        if not isinstance(found, dict | list | tuple | Nil):
             raise RenderError(f"len of type {type(found).__name__}")
         return len(found)
     return json_text(found) if value.function == "json" else found
@@ -294,9 +295,15 @@ def _shown(value: Any, *, literal: bool = False) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):
-        pairs = (f"{printable(key)}:{_shown(value[key])}" for key in sorted(value))
+    if isinstance(value, OpenMap):
+        pairs = (f"{printable(key)}:{_inside(value[key])}" for key in sorted(value))
         return f"map[{' '.join(pairs)}]"
-    if isinstance(value, list | tuple):
-        return f"[{' '.join(_shown(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{' '.join(map(_inside, value.values()))}}}"
+    if isinstance(value, list | tuple | Nil):
+        return f"[{' '.join(map(_inside, value))}]"
     return str(value)
+
+
+def _inside(value: Any) -> str:
+    return "<nil>" if value is None else _shown(value)

@@ -22,7 +22,7 @@ _ID_SHOWN_LEN: Final = 12
 app = typer.Typer()
 
 _ATTACH = """
-Put a running container on the network. Prints its addresses.
+Put a running container on the network. Prints the addresses asked for.
 
 ADDRESS is 10.2.1.1/24, or net:10.2.1.0/24 for any address of a subnet, or
 net:default, which is also meant when there is none. Attaching again adds
@@ -166,7 +166,8 @@ def attach(
     container, where = _locate(container, netns, pid)
     made = change_json(http_addr, "POST", _path(container), body | where, patient=True)
     _warn_of_overlap(addresses, made["Bridge"])
-    _print(made if as_json else made["Addresses"], as_json=as_json)
+    requested = made.pop("Requested")
+    _print(made if as_json else requested, as_json=as_json)
 
 
 @app.command(help=_DETACH)

@@ -201,7 +201,12 @@ def _request(
             continue
         try:
             with _client(address, timeout_s) as client:
-                return client.request(method, path, headers=headers, params=params, content=content)
+                answer = client.request(
+                    method, path, headers=headers, params=params, content=content
+                )
+            if answer.status_code == httpx.codes.FORBIDDEN and failures.denied:
+                break  # it is for those who may open the socket
+            return answer
         except (httpx.ConnectError, httpx.ConnectTimeout) as err:
             denied = "Permission denied" in str(err)
             (failures.denied if denied else failures.dead).append(str(address))

@@ -20,6 +20,7 @@ from control.cli import options as opt
 
 _POLL_S: Final = 0.5
 _STATUS_TIMEOUT_S: Final = 5
+DEFAULT_CONFIG_DIR: Final = Path("/etc/cni/net.d")
 
 app = typer.Typer()
 
@@ -83,7 +84,7 @@ Wait = Annotated[
 def setup_cni(
     *,
     plugin_dir: PluginDir = None,
-    config_dir: ConfigDir = Path("/etc/cni/net.d"),
+    config_dir: ConfigDir = DEFAULT_CONFIG_DIR,
     hairpin: Hairpin = True,
     extra_plugins: Extra = "",
     wait: Wait = 0,

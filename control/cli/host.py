@@ -90,6 +90,7 @@ def expose(
     if without_masquerade:
         form.append(("skipNAT", "true"))
     if fqdn is not None:
+        print("weft: -h has no effect: names are not served yet", file=sys.stderr)
         form.append(("fqdn", fqdn))
     _print(change(http_addr, "POST", "/expose", form, patient=True), as_json=as_json)
 

@@ -14,6 +14,7 @@ import typer
 
 from base.errors import ConfigError
 from control.cli import options as opt
+from control.cli.cni import DEFAULT_CONFIG_DIR, ConfigDir, PluginDir
 from control.cli.ipam import explained
 
 app = typer.Typer()
@@ -23,6 +24,8 @@ GOSSIP_S: Final = 0.5
 _HAND_OVER_TIMEOUT_S: Final = 20.0
 #: Of the bridge itself: goes with the host, keeps nobody.
 _EXPOSE: Final = "weave:expose"
+#: On a node of Kubernetes, beside ours.
+_WEAVE_NET_STATE: Final = "weave-netdata.db"
 
 _DRAIN = """
 Hand this host's addresses over to another router and give out no more; the node goes on otherwise.
@@ -42,13 +45,15 @@ Take this host out of the network for good: hand its addresses over, stop the no
 and everything it made on the host. Containers lose their connection.
 
 With --force also when the node is not running: its addresses then stay with its old name, until
-weft rmpeer is run elsewhere.
+weft rmpeer is run elsewhere. Where there is no node at all nothing happens.
 
 Examples:
 
   weft reset
 
   weft reset --force
+
+  weft reset --kubernetes
 """
 
 _Force = Annotated[bool, typer.Option("--force", help="Go on where that is dangerous; see above.")]
@@ -87,24 +92,41 @@ def drain(
 def reset(
     *,
     force: _Force = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Also what Kubernetes has of it: plugins, network list, Weave Net's state.",
+        ),
+    ] = False,
+    plugin_dir: PluginDir = None,
+    config_dir: ConfigDir = DEFAULT_CONFIG_DIR,
     db_prefix: opt.DbPrefix = opt.DEFAULT_PREFIX,
     bridge: opt.Bridge = "weave",
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET,
     http_addr: opt.HttpAddr = opt.DEFAULT_HTTP_ADDR,
 ) -> None:
     """Leave for good."""
-    from cni.install import remove_records
+    from cni import install
     from control.cli.stop import stop
     from control.host.reset import clean
     from control.state import StateInUseError, remove_state
 
-    handed_over = _hand_over(http_addr, force)
+    handed_over = _hand_over(http_addr, force or _is_absent(db_prefix, bridge))
+    if kubernetes:  # first of all: no more pods come
+        into = install.Installed()
+        install.uninstall(install.plugin_folder(plugin_dir), config_dir, into)
+        for line in into.warnings:
+            _say(f"weft: reset: {line}")
     if handed_over:
         time.sleep(GOSSIP_S)
     stop(control_socket, _say)
     try:
         remove_state(db_prefix)
-        remove_records(Path(db_prefix).parent)
+        folder = Path(db_prefix).parent
+        install.remove_records(folder)
+        if kubernetes:
+            (folder / _WEAVE_NET_STATE).unlink(missing_ok=True)
     except StateInUseError as err:
         done = "addresses were handed over; now " if handed_over else ""
         raise ConfigError(
@@ -116,6 +138,13 @@ def reset(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _is_absent(db_prefix: str, bridge: str) -> bool:
+    """Nothing of a node is on this host: then there is nothing to force."""
+    from control.host.bridge import read
+
+    return not Path(f"{db_prefix}data.db").exists() and read(bridge) is None
 
 
 def _hand_over(http_addr: str, force: bool) -> bool:

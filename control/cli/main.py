@@ -19,7 +19,7 @@ import typer
 
 from base import log
 from base.errors import ConfigError, WeftError
-from control.cli import attach, cni, host, ipam, leave, node
+from control.cli import attach, cni, compat, host, ipam, leave, node
 from control.cli import options as opt
 from control.cli.commands import control_argv, replace_process, router_argv
 from control.cli.legacy import LegacyCommand
@@ -87,7 +87,10 @@ Examples:
 def _weft(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    local: Annotated[bool, typer.Option("--local", hidden=True)] = False,
 ) -> None:
+    if local:
+        compat.check_local()
     if version:
         _print_version()
     elif context.invoked_subcommand is None:
@@ -154,6 +157,7 @@ app.add_typer(leave.app)
 app.add_typer(host.app)
 app.add_typer(attach.app)
 app.add_typer(cni.app)
+app.add_typer(compat.app)
 
 
 @app.command()

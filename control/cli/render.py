@@ -41,7 +41,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
                 each["State"],
                 _peer(each) if each["Name"] else each["Info"],
             )
-            for each in router["Connections"]
+            for each in router["Connections"] or ()
         ),
     )
     _print_table(
@@ -65,7 +65,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         out,
         f"MAC addresses ({router['MACsTotal']})",
         ("mac", "peer", "last seen"),
-        ((each["Mac"], _peer(each), each["LastSeen"]) for each in router["MACs"]),
+        ((each["Mac"], _peer(each), each["LastSeen"]) for each in router["MACs"] or ()),
     )
     meanings = {counter.value: counter.meaning for counter in Counter}
     _print_table(

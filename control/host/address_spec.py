@@ -6,8 +6,15 @@ Source of truth: node specification 10 (Peer, addr), 9 (subnet arguments).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Interface, IPv4Network, NetmaskValueError
+from ipaddress import (
+    AddressValueError,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Interface,
+    NetmaskValueError,
+)
 from typing import Final
 
 from base.errors import ConfigError
@@ -68,9 +75,21 @@ def parse_cidr(text: str) -> IPv4Interface:
         cidr = IPv4Interface(f"{address}/{length}")
     except (AddressValueError, NetmaskValueError, ValueError) as err:
         raise ConfigError(f"address: {text[:64]!r} is no IPv4 address; {remedy}") from err
-    if not 1 <= cidr.network.prefixlen <= 32 or cidr.ip.is_multicast or cidr.ip.is_unspecified:
+    ip = cidr.ip
+    if cidr.network.prefixlen < 1 or ip.is_multicast or ip.is_unspecified or ip.is_loopback:
         raise ConfigError(f"address: {text[:64]!r} is no address of a host; {remedy}")
     return cidr
+
+
+def check_length(address: IPv4Interface, present: Iterable[IPv4Interface | IPv6Interface]) -> None:
+    """An address is there once: of two with one prefix length each the first to go frees both.
+
+    Raises:
+        ConfigError: ``address`` is ``present`` with another prefix length.
+    """
+    for other in present:
+        if other.ip == address.ip and other != address:
+            raise ConfigError(f"address: {address} is there as {other}; take that one off first")
 
 
 def parse_subnet(text: str) -> IPv4Network:

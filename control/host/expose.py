@@ -25,11 +25,12 @@ from base.errors import (
     ConfigError,
     NetlinkError,
     NotHeldError,
+    RequestCancelledError,
 )
 from base.log import kv
 from control.addresses import EXPOSE_IDENT, Addresses
 from control.host import bridge as bridges
-from control.host.address_spec import AddressSpec, FixedAddress, FromSubnet
+from control.host.address_spec import AddressSpec, FixedAddress, FromSubnet, check_length
 from control.host.firewall import Firewall
 from control.host.ruleset import Exposed
 
@@ -89,7 +90,8 @@ class Exposer:
             held = await self._held()
             address = await self._obtain(spec)
             try:
-                await self.expose_address(address, masquerade=masquerade)
+                with anyio.CancelScope(shield=True):
+                    await self._expose_address(address, masquerade=masquerade, recorded=True)
             except NetlinkError:
                 if address not in held:
                     await self._give_back(address)
@@ -102,8 +104,13 @@ class Exposer:
         with anyio.CancelScope(shield=True):  # all of it or nothing
             await self._expose_address(address, masquerade=masquerade)
 
-    async def _expose_address(self, address: IPv4Interface, *, masquerade: bool) -> None:
+    async def _expose_address(
+        self, address: IPv4Interface, *, masquerade: bool, recorded: bool = False
+    ) -> None:
         async with self._lock:
+            if recorded and self._addresses is not None and address not in await self._held():
+                # by now it may be another's
+                raise RequestCancelledError(f"{address} was hidden while it was being exposed")
             added = await anyio.to_thread.run_sync(bridges.add_address, self._bridge, address)
             self._known.index = await self._bridge_index()
             self._announce(self._bridge, address)
@@ -208,6 +215,7 @@ class Exposer:
 
     async def _obtain(self, spec: AddressSpec) -> IPv4Interface:
         if isinstance(spec, FixedAddress):
+            check_length(spec.address, (*self._known.entries, *await self._held()))
             if self._addresses is not None:
                 await self._addresses.claim(EXPOSE_IDENT, spec.address, no_error_on_unknown=True)
             return spec.address
@@ -241,7 +249,8 @@ class Exposer:
         return True
 
     async def _give_back(self, address: IPv4Interface) -> None:
-        if self._addresses is None:
+        # of nested subnets, one address may be in both
+        if self._addresses is None or any(each.ip == address.ip for each in self._known.entries):
             return
         try:
             await self._addresses.free(EXPOSE_IDENT, address.ip)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+import json
+
 import pytest
 
 from base.ipc import PathMtuChanged
 from control.api import report as report_page
 from control.api import status
+from control.api.printable import json_text
 from control.node import NodeView
 from control.static_membership import membership
 from control.static_peers import parse, snapshot_of
@@ -95,7 +97,7 @@ def test_peers_and_targets() -> None:
 
 
 def test_report() -> None:
-    body = msgspec.json.decode(msgspec.json.encode(report_page.build(_view())))
+    body = json.loads(json_text(report_page.build(_view())))
     router = body["Router"]
     assert body["Ready"] is True
     assert (router["Name"], router["NickName"]) == ("ce:01:00:00:00:01", "host1")

@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from control.api.caller import Credentials
+from tests.control.processes import ROOT
 from tests.control.served import Served
 
 _ASK = """
@@ -63,6 +66,44 @@ def test_root_and_the_group_may_ask(
         check=True,
     )
     assert done.stdout.strip() == status
+
+
+_RUN = """
+import os, sys
+import httpx
+from control.cli import attach, client, main
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """The port of loopback, where containers are not dealt with."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+        self.wfile.write(b"attach is served on the Unix socket only\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_who_may_not_open_the_socket_is_told_that(served: Served) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as tcp, ThreadPoolExecutor(1) as pool:
+        pool.submit(tcp.handle_request)
+        where = f"{served.unix},127.0.0.1:{tcp.server_port}"
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, "ps", "--http-addr", where],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            cwd=ROOT,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"weft: --http-addr: {served.unix}: permission denied; run as root\n"
 
 
 def test_credentials_of_ourselves() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.api.forms import FormError, parse_peers
-from control.api.guard import BODY_LEN_MAX, is_local_host, tcp_refusal
+from control.api.guard import BODY_LEN_MAX, is_local_host, refusal, tcp_refusal
 from tests.control.served import Served
 from tests.control.views import member, node, sample, samples
 
@@ -166,10 +166,12 @@ def test_bodies_are_bounded(served: Served, path: str, length: int, chunked: boo
 
 def test_methods(served: Served) -> None:
     with served.client() as client:
-        for method, path in (("GET", "/connect"), ("POST", "/status"), ("DELETE", "/metrics")):
+        for method, path in (
+            *(("GET", "/connect"), ("POST", "/status"), ("DELETE", "/metrics")),
+            *(("HEAD", "/status"), ("HEAD", "/report"), ("OPTIONS", "/status/peers")),
+        ):
             answer = client.request(method, path)
             assert (answer.status_code, answer.text) == (405, "")
-        assert client.head("/status").status_code == 200
 
 
 def test_other_paths(served: Served) -> None:
@@ -192,7 +194,8 @@ def test_host_header_over_tcp(served: Served) -> None:
             assert "rebound.example" in answer.text
         page = client.post("/connect", data={"peer": "a"}, headers={"Origin": "http://x.example"})
         assert page.status_code == 403
-    assert b" 403 " in served.raw(b"GET /status HTTP/1.0\r\n\r\n", tcp=True)
+    assert b" 200 " in served.raw(b"GET /status HTTP/1.0\r\n\r\n", tcp=True)
+    assert b" 403 " in served.raw(b"POST /connect?peer=a HTTP/1.0\r\n\r\n", tcp=True)
     assert served.orders.connected == []
 
 
@@ -220,6 +223,30 @@ def test_local_hosts(host: str) -> None:
 def test_other_hosts(host: str) -> None:
     assert not is_local_host(host)
     assert "neither an IP address nor localhost" in (tcp_refusal("GET", {"host": host}) or "")
+
+
+def test_no_host_at_all() -> None:
+    """Such as health checks say: ``GET /status HTTP/1.0``."""
+    assert tcp_refusal("GET", {}) is None
+    assert tcp_refusal("GET", {"host": ""}) is not None
+    assert tcp_refusal("POST", {}) is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "server", "refused"),
+    [
+        ("GET", ("10.0.0.1", 6782), False),
+        ("POST", ("10.0.0.1", 6782), True),
+        ("GET", ("127.0.0.1", 6782), True),
+        ("GET", ("::1", 6782), True),
+        ("GET", None, True),
+    ],
+)
+def test_monitoring_may_name_the_host(
+    method: str, server: tuple[str, int] | None, refused: bool
+) -> None:
+    scope = {"method": method, "headers": [(b"host", b"node1:6782")], "server": server}
+    assert (refusal(scope) is not None) == refused
 
 
 @given(st.text())

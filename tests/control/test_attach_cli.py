@@ -116,7 +116,9 @@ def test_a_container_by_hand(tmp_path: Path) -> None:
             assert node.says("attach", *pid, ident) == "10.32.1.1\n"
             assert "224.0.0.0/4 dev ethwe scope link" in routes_in(one)
             more = ("net:10.32.2.0/24", "192.168.7.1/24")
-            assert node.says("attach", *pid, *more, ident) == ("10.32.1.1 10.32.2.1 192.168.7.1\n")
+            assert node.says("attach", *pid, *more, ident) == "10.32.2.1 192.168.7.1\n"
+            again = (*more[::-1], "net:default")
+            assert node.says("attach", *pid, *again, ident) == "192.168.7.1 10.32.2.1 10.32.1.1\n"
             path = f"/proc/{second.pid}/ns/net"
             made = json.loads(
                 node.says(

@@ -122,6 +122,43 @@ async def test_two_networks_of_one_container(tmp_path: Path) -> None:
 
 
 @on_a_host
+async def test_an_address_has_one_prefix_length(tmp_path: Path) -> None:
+    """Else detaching it with one would give it to others while it is used with the other."""
+    async with running(tmp_path) as node:
+        with new_netns() as one, new_netns() as again:
+            await node.attach("c1", one, "net:10.32.2.0/24")
+            for specs in (["10.32.2.1/25"], ["10.32.3.3/24", "10.32.3.3/25"]):
+                with pytest.raises(ConfigError, match="take that one off first"):
+                    await node.attach("c1", one, *specs)
+            assert addresses_in(one) == ["10.32.2.1/24"]
+            assert node.owned() == {"c1": ["10.32.2.1/24"]}
+            # started again: nothing of the old is there
+            await node.attach("c1", again, "10.32.2.1/25")
+            assert addresses_in(again) == ["10.32.2.1/25"]
+            assert list(node.owned()) == ["c1"]
+            await node.detach("c1", everything=True)
+            assert node.owned() == {}
+            await node.clean()
+
+
+@on_a_host
+async def test_nested_subnets_share_an_address(tmp_path: Path) -> None:
+    """The original's rule: who has an address in a subnet gets that one. It stays while in use."""
+    async with running(tmp_path) as node:
+        path = f"/proc/self/fd/{(one := new_netns()).fileno()}"
+        with one, Netns.open(path) as named:
+            await node.attach("c1", named, "net:10.32.1.128/26", "net:default")
+            assert addresses_in(one) == ["10.32.1.129/26", "10.32.1.129/24"]
+            await node.clean()
+            assert await node.detach("c1") == ["10.32.1.129/24"]
+            assert node.owned() == {"c1": ["10.32.1.129/26"]}
+            await node.clean()
+            assert await node.detach("c1", everything=True) == ["10.32.1.129/26"]
+            assert node.owned() == {}
+            await node.clean()
+
+
+@on_a_host
 async def test_detach_takes_what_it_is_told(tmp_path: Path) -> None:
     """Node specification 6.2 and 13, row 500."""
     async with running(tmp_path) as node:

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from base.errors import ConfigError, NetlinkError
+from base.errors import ConfigError, NetlinkError, RequestCancelledError
 from control.addresses import EXPOSE_IDENT
 from control.host import bridge as bridges
 from control.host.address_spec import (
@@ -81,6 +81,49 @@ async def test_expose_and_hide() -> None:
 
 
 @in_netns
+async def test_nested_subnets_share_an_address() -> None:
+    """As long as it is exposed in one of them, it is nobody else's."""
+    sh(BRIDGE)
+    addresses = FakeAddresses(default="10.32.0.0/16")
+    async with running(addresses) as host:
+        inner = [FromSubnet(IPv4Network("10.32.7.0/24"))]
+        assert [str(each) for each in await host.expose(inner)] == ["10.32.7.1/24"]
+        await host.expose_address(IPv4Interface("10.32.7.1/16"))
+        await host.hide_address(IPv4Interface("10.32.7.1/16"))
+        assert on_bridge() == ["10.32.7.1/24"]
+        assert addresses.held == {"weave:expose": [IPv4Interface("10.32.7.1/24")]}
+        await host.hide(inner)
+        assert (on_bridge(), addresses.held) == ([], {"weave:expose": []})
+
+
+class _Hiding(FakeAddresses):
+    """Somebody hides what has just been allocated."""
+
+    host: HostService | None = None
+
+    async def allocate(self, ident: str, *rest: Any, **more: Any) -> IPv4Interface:
+        found = await super().allocate(ident, *rest, **more)
+        if self.host is not None:
+            await self.host.hide(DEFAULT)
+        return found
+
+
+@in_netns
+async def test_hidden_while_it_is_being_exposed() -> None:
+    """The address may be another's by then: it must not get on the bridge any more."""
+    sh(BRIDGE)
+    addresses = _Hiding()
+    async with running(addresses) as host:
+        addresses.host = host
+        with pytest.raises(RequestCancelledError, match="hidden while it was being exposed"):
+            await host.expose(DEFAULT)
+        assert (on_bridge(), nat(), host.exposed) == ([], [], [])
+        addresses.host = None
+        assert [str(each) for each in await host.expose(DEFAULT)] == ["10.32.0.1/12"]
+        assert on_bridge() == ["10.32.0.1/12"]
+
+
+@in_netns
 async def test_several_subnets() -> None:
     sh(BRIDGE)
     async with running(FakeAddresses(default="10.32.0.0/16")) as host:
@@ -91,6 +134,8 @@ async def test_several_subnets() -> None:
             "10.2.1.8/24",
             "10.32.0.1/16",
         ]
+        with pytest.raises(ConfigError, match="take that one off first"):
+            await host.expose([parse_spec("10.2.1.7/25")])
         # the first address of a subnet goes, the other stays
         await host.hide([parse_spec("10.2.1.7/24")])
         assert set(on_bridge()) == {"10.33.1.1/24", "10.2.1.8/24", "10.32.0.1/16"}
@@ -259,7 +304,7 @@ def test_specs() -> None:
     [
         "", "net:", "10.2.1.1", "10.2.1.1/", "10.2.1.1/33", "10.2.1.1/0", "fe80::1/64", "a/24",
         "10.2.1.1/255.255.255.0", "10.2.1.1/٢", "net:10.2.1.1/24", "net:10.2.1.0/31",
-        "net:10.2.1.1/32", "224.0.0.1/24", "0.0.0.0/8", "10.2.1.1/24\n",
+        "net:10.2.1.1/32", "224.0.0.1/24", "0.0.0.0/8", "127.0.0.1/8", "10.2.1.1/24\n",
     ],
 )  # fmt: skip
 def test_bad_specs(bad: str) -> None:

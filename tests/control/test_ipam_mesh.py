@@ -118,6 +118,30 @@ def test_a_host_is_reset(tmp_path: Path) -> None:
         assert (forced.returncode, forced.stdout, forced.stderr) == (0, "", "")
         assert not list(tmp_path.glob("2-data.db*"))
         assert weft("reset", "--force", *options, apart=True).returncode == 0
+        nothing = weft("reset", *options, apart=True)
+        assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network namespace")
+def test_nothing_is_left_on_a_node_of_kubernetes(tmp_path: Path) -> None:
+    state, plugins, configs = (tmp_path / name for name in ("state", "bin", "net.d"))
+    for folder in (state, plugins, configs):
+        folder.mkdir()
+    (state / "weave-netdata.db").write_bytes(b"of another program")
+    (plugins / "bridge").touch()
+    folders = ["--plugin-dir", str(plugins), "--config-dir", str(configs)]
+    assert weft("setup-cni", "--now", *folders).returncode == 0
+    assert len(list(plugins.iterdir())) > 1
+    assert list(configs.iterdir())
+    options = ["--db-prefix", f"{state}/weft-", "--http-addr", str(tmp_path / "none.sock")]
+    options += ["--control-socket", str(tmp_path / "router.sock"), *folders]
+    assert weft("reset", *options, apart=True).returncode == 0
+    assert list(configs.iterdir()), "that was not asked for"
+    done = weft("reset", "--kubernetes", *options, apart=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in plugins.iterdir()] == ["bridge"]
+    assert not list(configs.iterdir())
+    assert not list(state.iterdir())
 
 
 def test_rings_of_different_seeds_do_not_mix(tmp_path: Path) -> None:
@@ -180,7 +204,7 @@ def test_help_has_examples(command: str) -> None:
 
 def test_nobody_there() -> None:
     nowhere = ("--http-addr", f"/nonexistent/{os.getpid()}.sock")
-    for command in (["prime"], ["rmpeer", "x"], ["drain"], ["reset"]):
+    for command in (["prime"], ["rmpeer", "x"], ["drain"]):
         done = weft(*command, *nowhere)
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1

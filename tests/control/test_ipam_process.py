@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -120,12 +121,52 @@ def test_cancelled_by_a_shutdown(tmp_path: Path) -> None:
         assert answer.endswith(b"\r\n\r\ncancelled")
 
 
+def test_whoever_waits_is_told_of_a_stop(tmp_path: Path) -> None:
+    with Member(tmp_path, 1, free_port(), "--ipalloc-init", "observer") as member:
+        member.until_ready()
+        with ExitStack() as held:
+            clients = {
+                line: held.enter_context(socket.socket(socket.AF_UNIX))
+                for line in ("POST /ip/c1", "POST /ip/c2?check-alive=true", "GET /ring")
+            }
+            for line, client in clients.items():
+                client.settimeout(20)
+                client.connect(str(member.api))
+                client.sendall(f"{line} HTTP/1.0\r\n\r\n".encode())
+            until(lambda: len(member.ipam()["PendingAllocates"] or ()) == 2, "the requests")
+            member.process.terminate()
+            for line, client in clients.items():
+                answer = b""
+                while data := client.recv(4096):
+                    answer += data
+                assert answer.startswith(b"HTTP/1.1 503 "), (line, answer)
+                assert answer.endswith(b"the node stops; try again when it runs\n"), (line, answer)
+        member.process.wait(20)
+        assert "Traceback" not in member.stderr
+
+
+def test_prime_ends_with_a_shutdown(tmp_path: Path) -> None:
+    with Member(tmp_path, 1, free_port(), "--ipalloc-init", "observer") as member:
+        member.until_ready()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(member.api))
+            client.sendall(b"GET /ring HTTP/1.0\r\n\r\n")
+            assert member.ask("DELETE", "/peer").status_code == 204
+            answer = b""
+            while data := client.recv(4096):
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     ("path", "where"),
     [
         ("//ip//c1", "/ip/c1"),
         ("/ip///a%2F/?x=%2F//y", "/ip/a/?x=%2F//y"),
         ("//evil.example", "/evil.example"),
+        ("/nothing/../x/./status?a=b", "/x/status?a=b"),
     ],
 )
 def test_doubled_slashes_are_sent_elsewhere(alone: Member, path: str, where: str) -> None:
@@ -138,6 +179,11 @@ def test_doubled_slashes_are_sent_elsewhere(alone: Member, path: str, where: str
             answer += data
     assert answer.startswith(b"HTTP/1.1 301 ")
     assert f"location: {where}\r\n".encode() in answer
+
+
+def test_what_is_no_address(alone: Member) -> None:
+    answer = alone.ask("DELETE", "/ip/c1/junk")
+    assert (answer.status_code, answer.text) == (400, "invalid IP Address: junk\n")
 
 
 def test_parameters_in_a_form(alone: Member) -> None:

@@ -109,6 +109,29 @@ async def test_who_leaves_gets_nothing(tmp_path: Path) -> None:
         assert held(service) == {}
 
 
+async def test_who_leaves_in_the_moment_of_the_answer_gets_it(tmp_path: Path) -> None:
+    """Else nobody would know what to give back."""
+    async with serving(tmp_path) as (service, _):
+        scopes: list[anyio.CancelScope] = []
+        release = service._release
+
+        def leave_and_release() -> None:
+            for scope in scopes:
+                scope.cancel()
+            release()
+
+        service._release = leave_and_release  # type: ignore[method-assign]
+        got: list[Cidr] = []
+        went_on = False
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            got.append(await service.allocate("c1"))
+            await anyio.lowlevel.checkpoint()
+            went_on = True
+        assert not went_on, "it is cancelled all the same"
+        assert held(service) == {"c1": [str(each) for each in got]}
+
+
 async def test_a_limit_of_time(tmp_path: Path) -> None:
     async with serving(tmp_path, init="observer") as (service, _):
         with pytest.raises(NoAddressError):

@@ -13,7 +13,7 @@ import pytest
 
 from base.errors import ConfigError
 from base.names import PeerName
-from control.state import APPLICATION_ID, SCHEMA_VERSION, StateStore
+from control.state import APPLICATION_ID, SCHEMA_VERSION, StateStore, StateWriteError
 
 NAME = PeerName.parse("ce:01:00:00:00:01")
 
@@ -170,6 +170,23 @@ def test_a_change_is_made_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             _add_and_fail(store)
         assert store.peers() == []
+        store.set_peers(["c"])
+        assert store.peers() == ["c"]
+
+
+def test_nothing_is_promised_by_a_file_that_is_gone(tmp_path: Path) -> None:
+    path = Path(f"{_prefix(tmp_path)}data.db")
+    aside = tmp_path / "aside"
+    with StateStore.open(_prefix(tmp_path)) as store:
+        store.set_peers(["a"])
+        path.rename(aside)
+        with pytest.raises(StateWriteError, match="was removed or replaced while it was in use"):
+            store.set_peers(["b"])
+        path.touch()
+        with pytest.raises(StateWriteError, match="restart the node"):
+            store.set_peers(["b"])
+        aside.replace(path)
+        assert store.peers() == ["a"]
         store.set_peers(["c"])
         assert store.peers() == ["c"]
 

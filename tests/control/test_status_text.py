@@ -12,6 +12,7 @@ from base.ipc import PathMtuChanged
 from base.names import PeerName
 from control.api import report, status
 from control.api.printable import json_text, printable
+from control.api.template import Template
 from control.node import ConnectionView, LinkView, PeerView
 from tests.control.fake_router import READY
 from tests.control.views import THEM, US, forwarder, live, member, node, pair, sample, target
@@ -179,9 +180,25 @@ def test_report_of_the_vectors() -> None:
     for key in original.keys() - different:
         assert router[key] == original[key], key
     assert router["Peers"] == sorted(original["Peers"], key=lambda peer: str(peer["Name"]))
+    assert list(router["CaptureStats"]) == list(original["CaptureStats"])
     assert [list(mac) for mac in router["MACs"]] == [list(original["MACs"][0])]
     (connection,), (same,) = router["Connections"], original["Connections"]
     assert {key: connection[key] for key in same} == same
+
+
+def test_lists_without_elements_are_null_in_the_report() -> None:
+    """As in the vectors: ``sessions.json``, hosts that nobody gave a target."""
+    alone = PeerView(US, "host1")
+    view = node(member(targets=(), connections=(), peers=(alone,)))
+    router = json.loads(json_text(report.build(view)))["Router"]
+    assert (router["Targets"], router["Connections"]) == (None, None)
+    assert router["Peers"][0]["Connections"] is None
+    assert router["TrustedSubnets"] == []
+    assert report.targets(view) == []
+    assert report.connections(view) == []
+    template = "{{.Router.Targets}} {{len .Router.Targets}} {{json .Router.Targets}}"
+    more = "{{range .Router.Connections}}x{{else}} none{{end}}{{if .Router.Targets}}x{{end}}"
+    assert Template(template + more).render(report.build(view)) == "[] 0 null none"
 
 
 def test_records_say_what_the_text_says() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from control.api import report
+from control.api.printable import json_text
 from control.api.template import OpenMap, RenderError, Template, TemplateError
 from tests.control.views import node, samples
 
@@ -38,7 +38,8 @@ DATA: dict[str, Any] = {
         ("{{ .Share }}", "0.5"),
         ("{{.Name}}", "n\\x1bm"),
         ("{{.Ready}} {{.Off}} {{.Nothing}}", "true false <no value>"),
-        ("{{.List}} {{.Map}} {{.Empty}}", "[a b] map[a:<no value> b:2] []"),
+        ("{{.List}} {{.Map}} {{.Empty}}", "[a b] {2 <nil>} []"),
+        ("{{.Attrs}} {{.Peers}}", "map[mtu:1438] [{h1 [x y]} {h2 []}]"),
         ('{{"}}\\t\\"\\x41\\u00e9\\\\"}}', '}}\t"Aé\\'),
         ("{{`a\\n\n`}}", "a\\n\n"),
         ("{{len .List}} {{len .Name}} {{len .Map}} {{len .Nothing}}", "2 3 2 0"),
@@ -143,9 +144,7 @@ def test_templates_of_scripts() -> None:
         "{{if .Attrs.encrypted}} encrypted{{end}}{{end}}"
     )
     assert Template(template).render(data) == "-> 10.95.0.2:6783 sleeve"
-    assert json.loads(Template("{{json .}}").render(data)) == json.loads(
-        json.dumps(data, default=str)
-    )
+    assert Template("{{json .}}").render(data) == json_text(data)
 
 
 _PIECES = st.sampled_from(

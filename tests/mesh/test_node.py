@@ -174,9 +174,12 @@ async def test_dial_failure_is_kept_with_the_target() -> None:
 async def test_names_are_resolved_to_ipv4() -> None:
     peer = await resolve("localhost:6783")
     assert (peer.text, peer.ip, peer.port) == ("localhost:6783", "127.0.0.1", 6783)
-    for text in ("[::1]:5", "::1"):
-        with pytest.raises(ConfigError, match='"::1" has no IPv4 address'):
+    with pytest.raises(ConfigError, match=r'"nowhere\.invalid" has no IPv4 address'):
+        await resolve("nowhere.invalid")
+    for text, shown in (("[::1]:5", "::1:5"), ("::1", "::1:0"), (":bad:", ":bad::0")):
+        with pytest.raises(ConfigError) as caught:
             await resolve(text)
+        assert str(caught.value) == f"address {shown}: too many colons in address"
 
 
 async def test_a_flood_from_one_address_does_not_keep_a_peer_out() -> None:

@@ -37,7 +37,7 @@ async def topology(host: Host) -> set[tuple[str, str, bool]]:
     return {
         (peer["Name"], link["Name"], link["Established"])
         for peer in await peers_of(host)
-        for link in peer["Connections"]
+        for link in peer["Connections"] or ()
     }
 
 

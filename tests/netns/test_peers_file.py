@@ -128,4 +128,4 @@ async def test_a_line_becomes_a_mesh(lab: Lab) -> None:
 async def _links(host: Host, count: int) -> bool:
     """Whether the mesh, as this host knows it, has so many links."""
     peers = (await host.report())["Router"]["Peers"]
-    return sum(len(peer["Connections"]) for peer in peers) == 2 * count
+    return sum(len(peer["Connections"] or ()) for peer in peers) == 2 * count
