@@ -185,10 +185,3 @@ class Space:
                 yield Range(first, first + size)
                 if last != first:
                     yield Range(last, last + size)
-
-    def donate(self, where: Range) -> Range | None:
-        """Choose as above and own it no more."""
-        chunk = self.biggest_to_give(where)
-        if chunk is not None:
-            self.drop(chunk)
-        return chunk

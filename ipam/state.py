@@ -202,8 +202,8 @@ class LocalState:
         self._ring_changed()
 
     def chunk_for(self, peer: int, where: Range) -> Range | None:
-        """What to give to a peer that asks for ``where``: as much as Weave would, where it costs
-        the fewest new tokens, for these stay for ever; preferably beside what the peer owns.
+        """What to give to a peer that asks for ``where``: what Weave would, or as much beside what
+        the peer owns, where that costs the fewest new tokens: these stay for ever.
         """
         biggest = self.space.biggest_to_give(where)
         if biggest is None:
@@ -211,16 +211,15 @@ class LocalState:
         ring, universe = self.ring, self.universe
         tokens = {entry.token for entry in ring.entries} | {universe.end}
 
-        def cost(block: Range) -> tuple[int, bool, bool]:
-            beside = [one for one in (block.start - 1, block.end) if universe.contains(one)]
-            return (
-                (block.start not in tokens) + (block.end not in tokens),
-                peer not in map(ring.owner, beside),
-                block != biggest,
-            )
+        def is_beside(block: Range) -> bool:
+            around = [one for one in (block.start - 1, block.end) if universe.contains(one)]
+            return peer in map(ring.owner, around)
+
+        def cost(block: Range) -> tuple[int, bool]:
+            return (block.start not in tokens) + (block.end not in tokens), block != biggest
 
         others = islice(self.space.blocks(where, biggest.size), _BLOCKS_MAX)
-        return min([biggest, *others], key=cost)
+        return min(filter(is_beside, [biggest, *others]), key=cost, default=biggest)
 
     def grant(self, where: Range, peer: int) -> None:
         """Give free addresses of ours to a peer."""

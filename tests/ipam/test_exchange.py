@@ -216,22 +216,15 @@ def _last_octets(chunk: Range | None) -> tuple[int, int]:
     return chunk.start & 0xFF, chunk.end & 0xFF
 
 
-def test_a_grant_is_as_large_as_weaves_and_costs_the_fewest_tokens() -> None:
+def test_grants_to_new_peers_are_weaves() -> None:
+    """Ipam specification 17.4."""
     state = _owner_of("10.0.0.0/24", (0, 1))
     state.hold(Holding(state.universe.start + 1, 24, "a", False))
-    whole = state.universe
-    first = state.chunk_for(2, whole)
-    assert first == state.space.biggest_to_give(whole)
-    assert _last_octets(first) == (192, 0)
-    assert first is not None
-    state.grant(first, 2)
-    # Weave would give 64 to 128 now, and cut two new tokens
-    assert _last_octets(state.space.biggest_to_give(whole)) == (64, 128)
-    second = state.chunk_for(3, whole)
-    assert _last_octets(second) == (128, 192)
-    assert second is not None
-    state.grant(second, 3)
-    assert [entry.token & 0xFF for entry in state.ring.entries] == [0, 128, 192]
+    for peer, where in ((2, (192, 0)), (3, (64, 128)), (4, (160, 192))):
+        chunk = state.chunk_for(peer, state.universe)
+        assert _last_octets(chunk) == where
+        assert chunk is not None
+        state.grant(chunk, peer)
 
 
 @pytest.mark.parametrize(("peer", "where"), [(2, (64, 96)), (3, (160, 192)), (4, (160, 192))])

@@ -42,10 +42,18 @@ def has_state(space: Space, state: dict[str, Any]) -> bool:
     ) and space.ours_boundaries == bounds(state["owned_boundaries"])
 
 
+def donate(space: Space, where: Range) -> Range | None:
+    """What Weave's space does in one step, its grants in two."""
+    chunk = space.biggest_to_give(where)
+    if chunk is not None:
+        space.drop(chunk)
+    return chunk
+
+
 @pytest.mark.parametrize("case", VECTORS["donate"])
 def test_donate(case: dict[str, Any]) -> None:
     space = space_of(case["before"])
-    found = space.donate(range_of(case["asked"]))
+    found = donate(space, range_of(case["asked"]))
     assert found == (range_of(case["donated"]) if case["ok"] else None)
     assert has_state(space, case["after"])
 
@@ -70,7 +78,7 @@ def _apply(space: Space, op: str, args: dict[str, Any], result: dict[str, Any]) 
         found = space.allocate(range_of(args), 0)
         assert found == (parse_address(result["address"]) if result["ok"] else None)
     elif op == "donate":
-        chunk = space.donate(range_of(args))
+        chunk = donate(space, range_of(args))
         assert chunk == (range_of(result["donated"]) if result["ok"] else None)
     else:
         addr = parse_address(args["address"])
@@ -121,7 +129,7 @@ def test_boundary_lists() -> None:
 def test_empty_space_gives_nothing() -> None:
     space = Space(Journal())
     assert space.allocate(Range(0, 1000), 0) is None
-    assert space.donate(Range(0, 1000)) is None
+    assert donate(space, Range(0, 1000)) is None
 
 
 def test_first_steps() -> None:
@@ -134,14 +142,14 @@ def test_first_steps() -> None:
         space.free(100, 0, 0)
     with pytest.raises(LocalProtocolError):
         space.free(99, 0, 0)
-    assert space.donate(Range(0, 1000)) == Range(0xA0, 0xC0)
+    assert donate(space, Range(0, 1000)) == Range(0xA0, 0xC0)
 
 
 def test_one_of_three() -> None:
     space = Space(Journal())
     space.add(Range(1, 2))
-    assert space.donate(Range(0, 3)) == Range(1, 2)
-    assert space.donate(Range(0, 3)) is None
+    assert donate(space, Range(0, 3)) == Range(1, 2)
+    assert donate(space, Range(0, 3)) is None
 
 
 def test_counting() -> None:
@@ -190,7 +198,7 @@ def test_all_is_given_away_in_the_end() -> None:
     whole = Range(base, base + 64)
     space.add(whole)
     given = []
-    while (chunk := space.donate(whole)) is not None:
+    while (chunk := donate(space, whole)) is not None:
         given.append(chunk)
     assert given[0] == Range(base + 32, base + 64)
     assert [one.size for one in given] == [32, 16, 8, 4, 2, 1, 1]
@@ -201,7 +209,7 @@ def test_donation_beside_a_used_address() -> None:
     space = Space(Journal())
     space.add(Range(base, base + 48))
     space.claim(base + 47)
-    assert space.donate(Range(base, base + 48)) == Range(base + 16, base + 32)
+    assert donate(space, Range(base, base + 48)) == Range(base + 16, base + 32)
     assert space.free_in(Range(base, base + 48)) == 31
     assert [run.size for run in _free(space)] == [16, 15]
 
@@ -268,7 +276,7 @@ def test_spaces(seed: int) -> None:
             case 1 if space.ours_total:
                 space.free(rng.choice(space.used_in(Range(0, 110))), now + rng.random() * 9, now)
             case _:
-                chunk = space.donate(where)
+                chunk = donate(space, where)
                 assert (chunk is None) == (before == 0)
                 if chunk is not None:
                     assert where.start <= chunk.start < chunk.end <= where.end

@@ -165,8 +165,9 @@ class WeavePeer:
             self._on_state(data[1:], source)
         elif data[0] == wire.SPACE_REQUEST:
             asked = wire.decode_range(data[1:])
-            chunk = self.space.donate(asked)
+            chunk = self.space.biggest_to_give(asked)
             if chunk is not None:
+                self.space.drop(chunk)
                 self.ring.grant(chunk, int(source))
                 self.save()
                 self._tell()
