@@ -164,7 +164,7 @@ class Exposer:
         self._firewall.preset(exposed=tuple(self._known.entries.values()))
 
     async def restore(self) -> None:
-        """At start, and after the bridge was made anew: bring bridge, records and rules together.
+        """At start, and when the bridge has changed: bring bridge, records and rules together.
 
         Raises:
             NetlinkError, NftError: the kernel refused.
@@ -192,9 +192,14 @@ class Exposer:
                 log.info("addresses exposed again", extra=kv(addr=_listed(wanted)))
             await self._install()
 
-    async def follow(self, index: int) -> None:
-        """The bridge has this index: if it is another one, put back what was on the old."""
-        if index != self._known.index:
+    async def follow(self, bridge: bridges.BridgeState) -> None:
+        """The bridge is so: if it is another one, or has lost an address, put back what was there.
+
+        Whoever manages the host's network may have flushed it; containers have that address as
+        their gateway.
+        """
+        flushed = self._known.entries.keys() - set(bridge.addresses)
+        if flushed or bridge.index != self._known.index:
             await self.restore()
 
     # ---------------------------------------------------------------------------------------------

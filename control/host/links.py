@@ -1,4 +1,4 @@
-"""The kernel's news about links: tells that something changed, not what."""
+"""The kernel's news about links and their addresses: tells that something changed, not what."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import anyio
 
-_RTMGRP_LINK: Final = 1
+_GROUPS: Final = 0x1 | 0x10  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR
 _RECEIVE_LEN: Final = 65536
 
 
@@ -19,7 +19,7 @@ class LinkEvents:
         flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
         try:
-            self._socket.bind((0, _RTMGRP_LINK))
+            self._socket.bind((0, _GROUPS))
         except BaseException:
             self._socket.close()
             raise
@@ -31,7 +31,7 @@ class LinkEvents:
         self._socket.close()
 
     async def wait(self) -> None:
-        """Return after links have changed; one call for a whole burst."""
+        """Return after something has changed; one call for a whole burst."""
         await anyio.wait_readable(self._socket)
         while True:
             try:

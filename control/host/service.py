@@ -227,14 +227,15 @@ class HostService:
         while True:
             patience_s = float("inf")
             try:
-                index, joined = await anyio.to_thread.run_sync(self._settle)
+                found = await anyio.to_thread.run_sync(self._settle)
+                joined = found is not None and found.joined
                 if joined != self._firewall.rules.joined:
                     await self._firewall.change(joined=joined)
-                if index and not started:
+                if found is not None and not started:
                     await self._exposer.restore()
                     started = True
-                elif index:
-                    await self._exposer.follow(index)
+                elif found is not None:
+                    await self._exposer.follow(found)
             except (NetlinkError, NftError) as err:
                 log.error("bridge is not as it should be", extra=kv(err=str(err)))
                 patience_s = _RETRY_S
@@ -244,21 +245,19 @@ class HostService:
                 await anyio.sleep(_SETTLE_S)
                 await anyio.sleep_until(looked_at + _LOOK_S)
 
-    def _settle(self) -> tuple[int, bool]:
-        """Mend the settings; index of the bridge, 0 if there is none, and whether another bridge is
-        joined to it. Blocking.
-        """
+    def _settle(self) -> bridges.BridgeState | None:
+        """Mend the settings; how the bridge was before, None if there is none. Blocking."""
         bridge = self._settings.bridge
         before = bridges.read(bridge)
         if before is None or before.kind != "bridge":
-            return 0, False
+            return None
         if before.port_hairpin:
             log.warning(f'Hairpin mode enabled on "{bridges.PORT}"')  # noqa: G004  as the original
         changed = bridges.settle(bridge)
         if changed:
             self.bridge_changes += len(changed)
             log.info("bridge configured", extra=kv(reason=", ".join(changed)))
-        return before.index, before.joined
+        return before
 
     async def _follow_wishes(self) -> None:
         while True:

@@ -219,6 +219,21 @@ async def test_a_bridge_that_comes_late_or_again() -> None:
 
 
 @in_netns
+async def test_an_address_that_somebody_flushed_is_put_back() -> None:
+    sh(BRIDGE)
+    async with running(FakeAddresses()) as host:
+        both = [*DEFAULT, parse_spec("10.2.0.1/16")]
+        await host.expose(both)
+        for flush in ("ip addr flush dev weave", "ip addr del 10.32.0.1/12 dev weave"):
+            sh(flush)
+            await until(lambda: sorted(on_bridge()) == ["10.2.0.1/16", "10.32.0.1/12"], flush)
+        await host.hide(both)
+        sh("ip addr add 192.0.2.9/24 dev weave")  # something to look at
+        await anyio.sleep(1)
+        assert on_bridge() == ["192.0.2.9/24"]
+
+
+@in_netns
 async def test_allocation_off() -> None:
     sh(BRIDGE)
     async with running() as host:
