@@ -56,8 +56,10 @@ def test_the_thread_ends_and_another_begins() -> None:
     announcer = Announcer()
     for _ in range(2):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        before = set(threading.enumerate())
         announcer.announce("x", ours, [b"."])
-        (thread,) = [each for each in threading.enumerate() if each.name == "announcer"]
+        new = set(threading.enumerate()) - before
+        (thread,) = [each for each in new if each.name == "announcer"]
         announcer.cancel("x")
         thread.join(20)
         assert not thread.is_alive()
