@@ -22,7 +22,7 @@ from lab.lab import Lab
 from lab.sniff import Packet
 from tests.netns.support import OVERHEAD, counters, grown, netns, until
 
-pytestmark = [*netns(120), pytest.mark.patient]
+pytestmark = netns(60)
 
 _IP_MTU_DISCOVER = 10
 #: Sets DF and does not heed what the path says.
