@@ -39,8 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     options = _arguments(argv)
     try:
-        from lab import demo_run  # slow to import, and Ctrl-C must be quiet from the start
-
+        # Slow to import, and Ctrl-C must be quiet from the start. It has to wait, though: a C
+        # module that is interrupted while it is made swallows that, and crashes once it is used.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            from lab import demo_run
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return demo_run.main(
             demo_run.Options(
                 nodes=options.nodes,
