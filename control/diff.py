@@ -20,7 +20,6 @@ def diff(old: Snapshot, new: Snapshot) -> Delta | None:
     new_peers = {peer.name: peer for peer in new.peers}
     old_connections = {connection.peer: connection for connection in old.connections}
     new_connections = {connection.peer: connection for connection in new.connections}
-    gone = tuple(name for name in old_connections if name not in new_connections)
     delta = Delta(
         seq=old.seq + 1,
         peers=tuple(peer for name, peer in new_peers.items() if old_peers.get(name) != peer),
@@ -30,7 +29,7 @@ def diff(old: Snapshot, new: Snapshot) -> Delta | None:
             for name, connection in new_connections.items()
             if old_connections.get(name) != connection
         ),
-        connections_gone=gone,
+        connections_gone=tuple(name for name in old_connections if name not in new_connections),
         cut=tuple(name for name in old_connections if name in new.cut),
         unicast=None if old.unicast == new.unicast else new.unicast,
         broadcast=None if old.broadcast == new.broadcast else new.broadcast,

@@ -301,7 +301,7 @@ async def _connect(ip: str, port: int, local_host: str) -> SocketStream:
         if error:
             raise OSError(error, os.strerror(error))
         return await SocketStream.from_socket(raw)
-    except BaseException:
+    except BaseException:  # a dial that takes too long is cancelled: no socket is left behind
         raw.close()
         raise
 

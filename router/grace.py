@@ -76,8 +76,9 @@ class Grace:
         return min((end for end in ends if end > self._applied_at), default=None)
 
     def keep(self, names: Iterable[bytes], in_force: State, now: float) -> None:
-        """These neighbours' connections were lost, and had no end. Those kept already go on; but a
-        new one may have taken the place of what is kept, and be lost in its turn.
+        """These neighbours' connections, which are in force, were lost and had no end. Those kept
+        already go on; but a new one may have taken the place of what is kept, and be lost in its
+        turn.
         """
         for name in names:
             connection = in_force.connections[name]

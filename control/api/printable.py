@@ -45,6 +45,9 @@ def json_text(value: Any, indent: int = 0) -> str:
 
 
 def _null(value: Any) -> None:
+    """What msgspec asks about values that it does not know. The error is its own convention for one
+    that we do not know either.
+    """
     if not isinstance(value, Nil):
         raise NotImplementedError(f"{type(value).__name__} has no JSON")
 

@@ -25,6 +25,14 @@ def _net(count: int) -> tuple[Net, list[Node]]:
     return net, nodes
 
 
+def _third_dead() -> tuple[Net, list[Node]]:
+    """Three of them, the last of which crashed a second ago."""
+    net, nodes = _net(3)
+    nodes[2].crash()
+    net.run(1.0)
+    return net, nodes
+
+
 def _secretly(net: Net, *groups: set[int]) -> None:
     """Nodes see each other again, and do not tell what has happened."""
     net.part(*groups)
@@ -69,9 +77,7 @@ def test_what_it_had_given_away_before_is_not_taken() -> None:
 
 
 def test_one_that_comes_back_meanwhile_is_left_alone() -> None:
-    net, (one, two, three) = _net(3)
-    three.crash()
-    net.run(1.0)
+    net, (one, two, three) = _third_dead()
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     net.run(INQUIRY_S / 2)
@@ -83,9 +89,7 @@ def test_one_that_comes_back_meanwhile_is_left_alone() -> None:
 
 
 def test_who_is_silent_is_not_waited_for_long() -> None:
-    net, (one, _, three) = _net(3)
-    three.crash()
-    net.run(1.0)
+    net, (one, _, three) = _third_dead()
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     net.run(INQUIRY_S - 0.1)
@@ -95,9 +99,7 @@ def test_who_is_silent_is_not_waited_for_long() -> None:
 
 
 def test_who_goes_is_not_waited_for() -> None:
-    net, (one, two, three) = _net(3)
-    three.crash()
-    net.run(1.0)
+    net, (one, two, three) = _third_dead()
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     two.crash()
@@ -106,9 +108,7 @@ def test_who_goes_is_not_waited_for() -> None:
 
 
 def test_the_caller_may_leave() -> None:
-    net, (one, _, three) = _net(3)
-    three.crash()
-    net.run(1.0)
+    net, (one, _, three) = _third_dead()
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     one.core.cancel(request, net.now)
@@ -119,9 +119,7 @@ def test_the_caller_may_leave() -> None:
 
 
 def test_leaving_ends_it() -> None:
-    net, (one, _, three) = _net(3)
-    three.crash()
-    net.run(1.0)
+    net, (one, _, three) = _third_dead()
     net.faults = Faults(loss=1.0)
     request = one.ask("take_over", str(three.name))
     one.ask("shutdown")

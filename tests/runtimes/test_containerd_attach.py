@@ -53,7 +53,7 @@ def pods_elsewhere() -> Iterator[Containerd]:
             containerd.wait()
             containerd.load(folder / "pause.tar")
             yield containerd
-        except BaseException:
+        except BaseException:  # whatever failed, its log may say why
             print(containerd.log())
             raise
         finally:
