@@ -151,6 +151,8 @@ def scripts() -> None:
     write("core", "twins", b"\0" + accept[0] + accept[0] + bytes((Op.ACCEPT, 2, 0, 0, 1)) + time)
     header = bytes((Op.STRANGER, 1, Op.RAW, 0)) + block(b"weave\x02\x02\0")
     write("core", "stranger", b"\0" + header + bytes((Op.RAW, 0)) + block(frame(b"\1\2\3")) + time)
+    plain_header = bytes((Op.STRANGER, 1, Op.RAW, 0)) + block(b"weave\x02\x02\0" + b"\0")
+    write("core", "refused", b"\1" + plain_header + time)
     write("core", "silence", b"\0" + accept[0] + accept[1] + bytes((Op.TIME, 255)))
     write("core", "dial", b"\0" + bytes((Op.DIAL, 1, 1, 4, 1, Op.ESTABLISH, 0)) + gossip + time)
     write("core", "end", b"\1" + accept[0] + accept[1] + gossip + up + bytes((Op.END, 0)) + time)
