@@ -217,6 +217,8 @@ class Allocator:
         self._lifecycle.topology_changed(now)
         if not self._context.state.ring:
             self._context.election.targets_changed(now)
+            if self._context.election.topology_changed():
+                self._out.broadcast()
             self._divided(self._context.divide_if_decided(), now)
         self._retry(now)
 

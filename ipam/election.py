@@ -147,6 +147,12 @@ class Election:
         """Others' claims; true if ours changed, so that they are to be broadcast."""
         return self.elector and self.paxos.update(claims) and self.paxos.think()
 
+    def topology_changed(self) -> bool:
+        """Claims of who is counted only now may have come before; true if ours changed by them,
+        so that they are to be broadcast.
+        """
+        return self.elector and bool(self.paxos.known) and self.paxos.think()
+
     def seeds(self) -> tuple[int, ...] | None:
         """Among whom the range is divided, once that is decided."""
         found = self.paxos.consensus()

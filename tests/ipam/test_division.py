@@ -139,6 +139,20 @@ def test_who_comes_is_asked_for_its_vote_at_once() -> None:
     assert len(one.core._context.state.ring.seeds) == 2
 
 
+def test_claims_that_come_before_their_node_are_answered_when_it_comes() -> None:
+    """A new neighbour's state and its place in the topology arrive in any order."""
+    cluster = Cluster(2)
+    cluster.lose(2)
+    first, second = cluster.hosts
+    assert first.allocate("a") == ""
+    second.core.on_gossip(first.core.encode_state(), cluster.now)
+    first.core.on_gossip(second.core.encode_state(), cluster.now)
+    cluster.settle()
+    assert first.core.status().state is not State.RUNNING
+    cluster.lose()
+    assert said(first.answers[first.last()]) == "10.32.0.1/26"
+
+
 def test_some_in_sight_do_not_decide_for_all_targets() -> None:
     """With consensus=1 beside five targets, of which one has voted, and one observes."""
     cluster = Cluster(6, expected=1)

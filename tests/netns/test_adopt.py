@@ -58,7 +58,7 @@ async def start(host: Host, *peers: str, adopt: bool = False) -> None:
 
 async def api(host: Host, method: str, path: str) -> str:
     command = ("curl", "-sS", "-m", "20", "-X", method, "--unix-socket", host.http_socket)
-    return (await host.run(*command, f"http://weft{path}")).stdout
+    return (await host.run(*command, f"http://weft{path}", timeout_s=25.0)).stdout
 
 
 async def ipam(host: Host) -> dict[str, Any]:
