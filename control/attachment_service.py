@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 from anyio.abc import TaskStatus
 
@@ -28,9 +30,10 @@ class AttachmentService:
         bridge: str,
         files: HostFiles | None = None,
         *,
+        holder: Callable[[int], str | None] = lambda _: None,
         legacy_names: bool = False,
     ) -> None:
-        """Look at the host; blocks.
+        """Look at the host; blocks. ``holder``: as :func:`prepare`.
 
         Raises:
             ConfigError: the records cannot be read.
@@ -39,7 +42,7 @@ class AttachmentService:
         self._attacher = Attacher()
         try:
             store = AttachmentStore(state)
-            self._found = prepare(store, self._attacher, bridge)
+            self._found = prepare(store, self._attacher, bridge, holder)
             self.attachments = Attachments(store, self._attacher, files, legacy_names=legacy_names)
         except BaseException:
             self._attacher.close()

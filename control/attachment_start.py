@@ -22,7 +22,7 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
@@ -68,10 +68,17 @@ class Found:
         return list(found.values())
 
 
-def prepare(store: AttachmentStore, attacher: Attacher, bridge: str) -> Found:
+def prepare(
+    store: AttachmentStore,
+    attacher: Attacher,
+    bridge: str,
+    holder: Callable[[int], str | None] = lambda _: None,
+) -> Found:
     """Compare records and kernel; blocks. Only what was never finished is removed.
 
-    Attachments without a record are ours if they are on ``bridge``, or on none.
+    Attachments without a record are ours if they are on ``bridge``, or on none. ``holder`` says
+    for whom an address was stored: a link of Weave Net has no more of a container's id in its name
+    than seven digits.
 
     Raises:
         ConfigError: the records cannot be read.
@@ -90,7 +97,7 @@ def prepare(store: AttachmentStore, attacher: Attacher, bridge: str) -> Found:
         elif end.bridge == bridge and _LEGACY_NAME.fullmatch(end.link.name) and not end.link.alias:
             seen = container_end(attacher.host, end.link)
             if seen is not None and seen.addresses:
-                ends[end.link.name, seen.ifname] = end
+                ends[_legacy_container(end.link.name, seen.addresses, holder), seen.ifname] = end
     for record in records.values():
         end_of = ends.pop(record.key, None)
         if end_of is None:
@@ -201,6 +208,19 @@ def _is_half_made(end: HostEnd, records: Iterable[Attachment]) -> bool:
     return not end.link.alias and any(
         record.under_way is not None and record.host_ifname == end.link.name for record in records
     )
+
+
+def _legacy_container(
+    name: str, addresses: tuple[Interface, ...], holder: Callable[[int], str | None]
+) -> str:
+    """The id of the container behind a link of Weave Net; the link's name if nobody knows it."""
+    digits = name.removeprefix(HOST_PREFIX)
+    for address in addresses:
+        if isinstance(address, IPv4Interface):
+            ident = holder(int(address.ip))
+            if ident is not None and ident.startswith(digits):
+                return ident
+    return name
 
 
 def _addresses(host: RouteSocket, end: HostEnd) -> tuple[Interface, ...]:

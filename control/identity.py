@@ -102,19 +102,18 @@ def _unicast(octets: bytes) -> PeerName:
 
 
 def settle_name(
-    store: StateStore, given: PeerName | None, bridge: str, adopted: HostFiles | None = None
+    store: StateStore,
+    given: PeerName | None,
+    bridge: str,
+    fresh: Callable[[], PeerName] = random_name,
 ) -> PeerName:
     """The name of this host, remembered from now on; ``given`` is the user's ``--name``.
 
-    With ``adopted``, its files, a host without a name gets the one that Weave Net gave it.
+    ``fresh`` makes one for a host without a name: :func:`weave_name` where Weave Net ran.
 
     Raises:
-        ConfigError: it is to be adopted, and there is nothing to make the name of.
+        ConfigError: what ``fresh`` raises, and the disk does not take it.
     """
-
-    def fresh() -> PeerName:
-        return random_name() if adopted is None else weave_name(adopted)
-
     chosen = choose_name(given, bridge_mac(bridge), store.name(), fresh)
     store.set_name(chosen)
     return chosen

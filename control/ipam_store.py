@@ -59,7 +59,7 @@ class IpamStore:
         """
         state = self._state
         return Stored(
-            identity=self._identity(),
+            identity=self.identity(),
             seeds=tuple(
                 PeerName.from_int(peer)
                 for (peer,) in state.rows("SELECT peer FROM ipam_seed ORDER BY position")
@@ -79,7 +79,21 @@ class IpamStore:
             ),
         )
 
-    def _identity(self) -> Identity | None:
+    def holder(self, addr: int) -> str | None:
+        """The ident that holds an address, as of the last commit.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        found = self._state.rows("SELECT ident FROM ipam_owned WHERE address = ?", (addr,))
+        return str(found[0][0]) if found else None
+
+    def identity(self) -> Identity | None:
+        """Whose state it is; None if nothing was ever committed.
+
+        Raises:
+            ConfigError: it cannot be read, or makes no sense.
+        """
         name, universe = self._state.setting(_NAME), self._state.setting(_RANGE)
         if name is None or universe is None:
             return None

@@ -14,19 +14,22 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from anyio.abc import TaskGroup
 
+from base.errors import ConfigError
 from base.names import PeerName
 from control.addresses import EXPOSE_IDENT
+from control.adopt import take_over
 from control.attachment_service import AttachmentService
 from control.cli.node_options import ControlOptions
 from control.host import bridge as bridges
 from control.host.files import HostFiles
 from control.host.foreign import Backend
 from control.host.service import HostService, HostSettings, loopback_ports
-from control.identity import parse_name, settle_name
+from control.identity import parse_name, random_name, settle_name, weave_name
 from control.ipam_addresses import IpamAddresses
 from control.ipam_channel import MeshChannel
 from control.ipam_service import IpamService
@@ -68,8 +71,13 @@ class Parts:
         files = HostFiles.of(options.host_root, options.proc_path)
         settings = _host_settings(options)
         mesh, store, name = _mesh(options, files, held)
+        handed_out = IpamStore(store)
         containers = AttachmentService(
-            store, options.bridge, files, legacy_names=options.legacy_veth_names
+            store,
+            options.bridge,
+            files,
+            holder=handed_out.holder,
+            legacy_names=options.legacy_veth_names,
         )
         held.callback(containers.close)
         if allocation is None:
@@ -77,7 +85,7 @@ class Parts:
         ours = mesh.node.core.options
         ipam = IpamService(
             allocation.options(name, ours.nick, ours.uid),
-            IpamStore(store),
+            handed_out,
             containers.holdings(),
             _on_bridge(options.bridge),
         )
@@ -108,8 +116,12 @@ def _mesh(
     password = find_password(options.password_file, os.environ)
     subnets = parse_subnets(options.trusted_subnets)
     given = None if options.name is None else parse_name(options.name)
-    store = held.enter_context(StateStore.open(options.db_prefix))
-    name = settle_name(store, given, options.bridge, files if options.adopt else None)
+    if options.adopt_db is not None and not options.adopt:
+        raise ConfigError(f"{take_over.OPTION}: it is taken over with --adopt; give both")
+    left = take_over.find(files, options.db_prefix, options.adopt_db) if options.adopt else None
+    store = held.enter_context(take_over.open_state(options.db_prefix, left))
+    fresh = partial(weave_name, files) if options.adopt else random_name
+    name = settle_name(store, given, options.bridge, fresh)
     settings = MeshSettings(
         nickname=options.nickname,
         name=name,

@@ -31,6 +31,7 @@ from typing import Any, Final, Self
 
 from base.errors import ConfigError
 from base.names import PeerName
+from control.adopt.bolt import BOLT_START_LEN, is_bolt
 
 DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
 #: "WEFT", in the file's header.
@@ -82,6 +83,11 @@ class StateWriteError(ConfigError):
     """A change was not made: the disk did not take it (full, read-only), or the file is gone."""
 
 
+def state_path(prefix: str) -> Path:
+    """The file's path, from ``--db-prefix``."""
+    return Path(f"{prefix}data.db")
+
+
 class StateStore:
     """An open state file. Methods may be called from any thread; one waits for another."""
 
@@ -99,7 +105,7 @@ class StateStore:
         Raises:
             ConfigError: it cannot be had, is in use, damaged, or not ours.
         """
-        path = Path(f"{prefix}data.db")
+        path = state_path(prefix)
         if not path.is_absolute():
             raise ConfigError(f'--db-prefix: "{prefix}" is no absolute path')
         try:
@@ -271,6 +277,13 @@ class StateStore:
                 ) from err
             raise ConfigError(f"--db-prefix: cannot use {self.path}: {err}") from err
         except sqlite3.DatabaseError as err:
+            with self.path.open("rb") as file:
+                weaves = is_bolt(file.read(BOLT_START_LEN))
+            if weaves:
+                raise ConfigError(
+                    f"--db-prefix: {self.path} is of Weave Net; launch with --adopt to go on with "
+                    "what it holds, or choose another prefix"
+                ) from err
             raise ConfigError(
                 f"--db-prefix: {self.path} is no state file or is damaged ({err}); move it away to "
                 "start afresh"
@@ -320,7 +333,7 @@ def remove_state(prefix: str) -> None:
     Raises:
         ConfigError: it is in use, or cannot be removed.
     """
-    path = Path(f"{prefix}data.db")
+    path = state_path(prefix)
     if not path.exists():
         return
     try:

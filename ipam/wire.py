@@ -207,6 +207,15 @@ def decode_state(data: bytes) -> GossipState:
     )
 
 
+def decode_ring(data: bytes) -> RingState:
+    """A ring by itself, as Weave Net stores it (ipam specification 9.1).
+
+    Raises:
+        GobError: damaged, or beyond a cap.
+    """
+    return _ring_state(_struct(gob.Decoder(data, _ENTRY_FIELDS).next()))
+
+
 def decode_range(data: bytes) -> Range:
     """The range of a space request or denial, after its first byte. Raises GobError."""
     found = _struct(gob.Decoder(data).next())

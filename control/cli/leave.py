@@ -108,6 +108,7 @@ def reset(
 ) -> None:
     """Leave for good."""
     from cni import install
+    from control.adopt import take_over
     from control.cli.stop import stop
     from control.host.reset import clean
     from control.state import StateInUseError, remove_state
@@ -126,7 +127,8 @@ def reset(
         folder = Path(db_prefix).parent
         install.remove_records(folder)
         if kubernetes:
-            (folder / _WEAVE_NET_STATE).unlink(missing_ok=True)
+            for suffix in ("", take_over.ADOPTED):
+                (folder / f"{_WEAVE_NET_STATE}{suffix}").unlink(missing_ok=True)
     except StateInUseError as err:
         done = "addresses were handed over; now " if handed_over else ""
         raise ConfigError(

@@ -103,6 +103,7 @@ def _weft(
 @takes(LaunchOptions, opt.PANELS)
 def launch(options: LaunchOptions) -> None:
     """Start control and router and keep them alive."""
+    from control.adopt.in_the_way import check_place
     from control.run_lock import RunLock
     from control.supervisor import Supervisor
 
@@ -112,6 +113,8 @@ def launch(options: LaunchOptions) -> None:
         return
     _take_password(options)
     _check_static(options)
+    if not options.adopt:
+        check_place(options.capture)
     with RunLock(options.control_socket):
         supervisor = Supervisor(control_argv(options), router_argv(options))
         raise typer.Exit(anyio.run(supervisor.run))
@@ -173,19 +176,9 @@ def _print_version() -> None:
 
 
 def _print_peer_name(options: ControlOptions) -> None:
-    from control.host.files import HostFiles
-    from control.identity import parse_name, settle_name
-    from control.state import StateInUseError, StateStore
+    from control.cli.peer_name import peer_name
 
-    given = None if options.name is None else parse_name(options.name)
-    files = HostFiles.of(options.host_root, options.proc_path) if options.adopt else None
-    try:
-        with StateStore.open(options.db_prefix) as store:
-            typer.echo(settle_name(store, given, options.bridge, files))
-    except StateInUseError:  # by a node that can be asked
-        from control.cli.client import report
-
-        typer.echo(report(options.http_addr)[1]["Router"]["Name"])
+    typer.echo(peer_name(options))
 
 
 def _check_static(options: ControlOptions) -> None:

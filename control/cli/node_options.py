@@ -77,7 +77,8 @@ class NodeOptions:
             "--adopt",
             help="Take the place of a Weave Net router that has stopped: its port on the bridge is "
             "replaced and its packet filter removed; bridge, containers and addresses stay. "
-            "Without the bridge the name is that which Weave makes of this host's machine-id.",
+            "Its state file is taken over, too. Without both the name is that which Weave makes of "
+            "this host's machine-id.",
         ),
     ] = False
     control_socket: opt.ControlSocket = opt.DEFAULT_CONTROL_SOCKET
@@ -207,6 +208,16 @@ class ControlOptions(NodeOptions):
             help="Most connections to other routers; 0: no limit.",
         ),
     ] = CONN_LIMIT
+    adopt_db: Annotated[
+        str | None,
+        _identity(
+            "--adopt-db",
+            metavar="FILE",
+            show_default="where Weave Net keeps it",
+            help="With --adopt: the state file of the Weave Net router, weavedata.db or "
+            "weave-netdata.db.",
+        ),
+    ] = None
     print_peer_name: Annotated[
         bool,
         _identity(

@@ -23,12 +23,8 @@ from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
 
 from base.errors import NetlinkError
 from cni.bridges import OUR_END as CABLE
+from control.host.devices import FAST_DATAPATH, PORT
 
-PORT: Final = "vethwe-bridge"
-#: Other end of the port with a packet capture, ours or Weave Net's.
-PACKET_END: Final = "vethwe-pcap"
-#: Weave Net's, of Open vSwitch.
-FAST_DATAPATH: Final = "datapath"
 #: Of the calling thread's namespace, a line for each device; names only, so cheap with thousands.
 _DEVICES: Final = Path("/proc/thread-self/net/dev")
 _GLOBAL_NF_CALL: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")

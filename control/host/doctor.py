@@ -20,6 +20,7 @@ from base.errors import ConfigError, PlatformError
 from control.host import bridge as bridges
 from control.host import foreign, nft, overlap, ruleset, weave_net
 from control.host.checks import forwards, sysctl
+from control.host.devices import FAST_DATAPATH, PACKET_END, PORT
 from control.host.files import PROC, HostFiles
 
 OK: Final = "ok"
@@ -214,10 +215,10 @@ async def _bridge(options: DoctorOptions) -> list[Check]:
             _either(
                 not state.port_hairpin,
                 "hairpin",
-                f"off on {bridges.PORT}",
-                f"on on {bridges.PORT}: frames come back to the router",
+                f"off on {PORT}",
+                f"on on {PORT}: frames come back to the router",
                 FAIL,
-                f"bridge link set dev {bridges.PORT} hairpin off",
+                f"bridge link set dev {PORT} hairpin off",
             )
         )
     return checks
@@ -228,14 +229,13 @@ async def _predecessor(_: DoctorOptions) -> list[Check]:
     name = "predecessor"
     found = await anyio.to_thread.run_sync(bridges.predecessor)
     remedy = "stop Weave Net, then weft launch --adopt, once; containers stay attached"
-    left = [bridges.PORT] if found.pair and found.other_end != bridges.PACKET_END else []
-    left += [bridges.FAST_DATAPATH] if found.datapath else []
+    left = [PORT] if found.pair and found.other_end != PACKET_END else []
+    left += [FAST_DATAPATH] if found.datapath else []
     if left:
         return [Check(name, FAIL, f"{' and '.join(left)} of Weave Net's fast datapath", remedy)]
     if found.pair and not found.is_read:
         detail = (
-            f"{bridges.PORT} is a veth that nobody reads: of Weave Net, or of weft launch "
-            "--capture packet"
+            f"{PORT} is a veth that nobody reads: of Weave Net, or of weft launch --capture packet"
         )
         return [Check(name, WARN, detail, f"if of Weave Net: {remedy}")]
     return [Check(name, OK, "no other router's port in the way")]

@@ -43,6 +43,7 @@ from control.host import bridge as bridges
 from control.host import nft, ruleset, weave_net
 from control.host.address_spec import AddressSpec
 from control.host.checks import warnings_of
+from control.host.devices import PORT
 from control.host.expose import Exposer
 from control.host.firewall import Firewall, IdleFirewall
 from control.host.foreign import Backend
@@ -252,7 +253,7 @@ class HostService:
         if before is None or before.kind != "bridge":
             return None
         if before.port_hairpin:
-            log.warning(f'Hairpin mode enabled on "{bridges.PORT}"')  # noqa: G004  as the original
+            log.warning(f'Hairpin mode enabled on "{PORT}"')  # noqa: G004  as the original
         changed = bridges.settle(bridge)
         if changed:
             self.bridge_changes += len(changed)

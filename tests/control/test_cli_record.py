@@ -66,6 +66,7 @@ GIVEN = LaunchOptions(
     legacy_veth_names=True,
     proc_path="/hp",
     host_root="/h",
+    adopt_db="/w",
     http_addr="",
     status_addr="127.0.0.1:1",
     metrics_addr="127.0.0.1:2",

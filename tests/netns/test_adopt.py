@@ -7,6 +7,7 @@ specification 2.1; ipam specification 9.3, 20.12.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from lab.host import BRIDGE, Host
 from lab.lab import Lab
 from lab.process import CommandError
+from tests.control.adopt.bolt_file import CONTAINER, VALUES, bolt_file
 from tests.netns.support import has_interface, netns, until
 
 pytestmark = [*netns(120), pytest.mark.patient]
@@ -79,7 +81,7 @@ async def test_a_weave_net_node_is_replaced_in_place() -> None:
         (told,) = (each for each in json.loads(doctor) if each["Name"] == "predecessor")
         assert told["State"] == "warn"
         assert "weft launch --adopt" in told["Remedy"]
-        with pytest.raises(CommandError, match=r"vethwe-bridge: .* is a veth, .* --adopt"):
+        with pytest.raises(CommandError, match=r"vethwe-bridge is here, and is no TAP.* --adopt"):
             await start(first, second.address)
         assert has_interface(first, "vethwe-pcap")
 
@@ -127,3 +129,37 @@ async def test_nothing_is_given_out_before_a_peer_was_reached() -> None:
         await second.start_weft("--ipalloc-range", RANGE, peers=[])
         await first.wait_established(1, 40.0)
         assert await api(first, "POST", "/ip/early") not in (f"{USED}/16", f"{EXPOSED}/16", "")
+
+
+async def test_the_state_file_of_weave_net_is_gone_on_with() -> None:
+    """Its ring, and whom it gave which address: no peer has to be asked, nobody is renamed."""
+    async with Lab(1) as lab:
+        (first,) = lab.hosts
+        await weave_net_was_here(first)
+        # as with a command line that is kept: in our own file's place
+        path = f"{first.state_prefix}data.db"
+        store = f"mkdir -p {Path(path).parent} && cat > {path}"
+        await first.run("sh", "-c", store, stdin=bolt_file(VALUES))
+        await start(first, adopt=True)
+        assert [
+            (entry["Token"], entry["Peer"][:5], entry["Version"])
+            for entry in (await ipam(first))["Entries"]
+        ] == [
+            ("10.40.0.0", "ce:01", 5),
+            ("10.40.192.0", "ce:02", 3),
+            ("10.40.200.9", "ce:01", 1),
+            ("10.40.200.10", "ce:02", 0),
+        ]
+        assert await api(first, "GET", f"/ip/{CONTAINER}") == f"{USED}/16"
+        assert await api(first, "GET", "/ip/foo/10.40.200.0/24") == "10.40.200.9/24"
+        assert await api(first, "POST", "/ip/weave:expose") == f"{EXPOSED}/16"
+        assert await api(first, "POST", "/ip/early") == "10.40.0.4/16"
+        (shown,) = (
+            line.split()
+            for line in (await first.ask_weft("ps")).splitlines()
+            if line.startswith(CONTAINER[:12])
+        )
+        assert f"{USED}/16" in shown
+        await first.stop_weft()
+        await start(first)
+        assert await api(first, "GET", "/ip/early") == "10.40.0.4/16"
