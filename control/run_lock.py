@@ -58,6 +58,18 @@ class RunLock:
             os.close(self._fd)
             self._fd = None
 
+    def forget(self) -> None:
+        """Remove the file, by which others see that a node was launched here, unless it is held.
+
+        Raises:
+            ConfigError: not allowed to.
+        """
+        if self.holder() is None:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as err:
+                raise self._no_access(err) from err
+
     def holder(self) -> int | None:
         """Pid of the process that holds the lock, None when nobody does. Not for the holder.
 

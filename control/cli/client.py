@@ -16,6 +16,7 @@ import httpx
 
 from base.errors import ConfigError, WeftError
 from control.http_addr import OPTION, HttpAddr, UnixAddr, parse_http_addrs
+from control.run_lock import LOCK_NAME
 
 EXIT_NOT_LAUNCHED: Final = 1
 EXIT_NOT_RUNNING: Final = 2
@@ -197,7 +198,9 @@ def _request(
     failures = _Failures()
     for address in addresses:
         if isinstance(address, UnixAddr) and not os.path.lexists(address.path):
-            failures.absent.append(str(address))
+            # weft launch leaves its lock file beside the socket, until reset or the next boot
+            stopped = (address.path.parent / LOCK_NAME).exists()
+            (failures.dead if stopped else failures.absent).append(str(address))
             continue
         try:
             with _client(address, timeout_s) as client:

@@ -111,6 +111,7 @@ def reset(
     from control.adopt import take_over
     from control.cli.stop import stop
     from control.host.reset import clean
+    from control.run_lock import RunLock
     from control.state import StateInUseError, remove_state
 
     handed_over = _hand_over(http_addr, force or _is_absent(db_prefix, bridge))
@@ -122,6 +123,7 @@ def reset(
     if handed_over:
         time.sleep(GOSSIP_S)
     stop(control_socket, _say)
+    RunLock(control_socket).forget()
     try:
         remove_state(db_prefix)
         folder = Path(db_prefix).parent

@@ -16,6 +16,7 @@ from control import state
 from control.api import status
 from control.cli import node_options, options
 from control.host import files
+from control.run_lock import LOCK_NAME
 from mesh import core
 from tests.control.processes import ROOT, weft
 from tests.control.served import Served
@@ -74,6 +75,11 @@ def test_address_from_the_environment(served: Served, monkeypatch: pytest.Monkey
             2,
             "the node at {0}/dead.sock and 127.0.0.1:1 is not running",
         ),
+        (
+            "{0}/run/none.sock,127.0.0.1:1",
+            2,
+            "the node at {0}/run/none.sock and 127.0.0.1:1 is not running",
+        ),
         ("", 1, "no address"),
         ("example.org:80", 1, '"example.org:80" is no address'),
     ],
@@ -86,6 +92,8 @@ def test_nobody_answers(
 
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK_NAME).touch()  # of a launch that was stopped
     done = weft(*command, "--http-addr", addresses.format(tmp_path))
     assert done.returncode == code
     assert done.stdout == ""

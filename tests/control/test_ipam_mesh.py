@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from control.run_lock import LOCK_NAME
 from tests.control.meshed import Member, free_port, host, members
 from tests.control.processes import until, weft
 
@@ -135,7 +136,9 @@ def test_nothing_is_left_on_a_node_of_kubernetes(tmp_path: Path) -> None:
     assert list(configs.iterdir())
     options = ["--db-prefix", f"{state}/weft-", "--http-addr", str(tmp_path / "none.sock")]
     options += ["--control-socket", str(tmp_path / "router.sock"), *folders]
+    (tmp_path / LOCK_NAME).touch()
     assert weft("reset", *options, apart=True).returncode == 0
+    assert not (tmp_path / LOCK_NAME).exists()
     assert list(configs.iterdir()), "that was not asked for"
     done = weft("reset", "--kubernetes", *options, apart=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
