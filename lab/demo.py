@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from base.errors import WeftError
+from base.importing import importing
 from lab.plan import TOPOLOGIES
 
 
@@ -39,13 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     options = _arguments(argv)
     try:
-        # Slow to import, and Ctrl-C must be quiet from the start. It has to wait, though: a C
-        # module that is interrupted while it is made swallows that, and crashes once it is used.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with importing():  # slow to import, and Ctrl-C must be quiet from the start
             from lab import demo_run
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return demo_run.main(
             demo_run.Options(
                 nodes=options.nodes,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from router.daemon import main
+from base.importing import importing
+
+with importing():
+    from router.daemon import main
 
 sys.exit(main())

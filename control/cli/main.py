@@ -19,6 +19,7 @@ import typer
 
 from base import log
 from base.errors import ConfigError, WeftError
+from base.importing import importing
 from control.cli import attach, cni, compat, host, ipam, leave, node
 from control.cli import options as opt
 from control.cli.commands import control_argv, replace_process, router_argv
@@ -124,8 +125,9 @@ def launch(options: LaunchOptions) -> None:
 @takes(ControlOptions, opt.PANELS)
 def control(options: ControlOptions) -> None:
     """Be a member of the network and serve the router."""
-    from control.cli.ranges import settle_range
-    from control.daemon import run
+    with importing():
+        from control.cli.ranges import settle_range
+        from control.daemon import run
 
     log.setup(options.log_level, options.log_format)
     if options.print_peer_name:
