@@ -15,11 +15,13 @@ def importing() -> Iterator[None]:
     SIGINT waits: a C module that is interrupted while it is made may swallow that, and crash once
     it is used. What is made here stays, so the garbage collector does not look at it, now or later.
     """
+    collecting = gc.isenabled()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collecting:
+            gc.enable()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -12,6 +12,7 @@ Source of truth: ipam specification 9.1, 9.2; tables: :mod:`control.state`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -102,8 +103,10 @@ class IpamStore:
         except (ValueError, ConfigError) as err:
             raise ConfigError(f"--db-prefix: {self._state.path} is damaged: {err}") from err
 
-    def commit(self, change: Change) -> None:
-        """Make ``change`` durable: all of it or nothing.
+    def commit(
+        self, change: Change, beside: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> None:
+        """Make ``change`` durable, and what ``beside`` writes: all of it or nothing.
 
         Raises:
             ConfigError: the disk does not take it; nothing was changed.
@@ -126,6 +129,7 @@ class IpamStore:
             ):
                 if rows:
                     connection.execute(statement, (msgspec.json.encode(rows).decode(),))
+            beside(connection)
         self._position = position + len(change.holdings)
 
 

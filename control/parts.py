@@ -22,14 +22,21 @@ from anyio.abc import TaskGroup
 from base.errors import ConfigError
 from base.names import PeerName
 from control.addresses import EXPOSE_IDENT
-from control.adopt import take_over
+from control.adopt.take_over import Adoption, open_state
 from control.attachment_service import AttachmentService
 from control.cli.node_options import ControlOptions
 from control.host import bridge as bridges
 from control.host.files import HostFiles
 from control.host.foreign import Backend
 from control.host.service import HostService, HostSettings, loopback_ports
-from control.identity import parse_name, random_name, settle_name, weave_name
+from control.identity import (
+    bridge_mac,
+    choose_name,
+    parse_name,
+    random_name,
+    settle_name,
+    weave_name,
+)
 from control.ipam_addresses import IpamAddresses
 from control.ipam_channel import MeshChannel
 from control.ipam_service import IpamService
@@ -41,6 +48,7 @@ from control.service import Service
 from control.state import StateStore
 from control.static_service import StaticService
 from crypto.ciphers import offer
+from ipam.address import Range
 from ipam.store import Holding
 
 #: Names of the ciphers to offer, for tests and comparisons; unset: what this CPU does best.
@@ -70,7 +78,8 @@ class Parts:
         )
         files = HostFiles.of(options.host_root, options.proc_path)
         settings = _host_settings(options)
-        mesh, store, name = _mesh(options, files, held)
+        universe = None if allocation is None else allocation.universe.range
+        mesh, store, name = _mesh(options, files, universe, held)
         handed_out = IpamStore(store)
         containers = AttachmentService(
             store,
@@ -111,16 +120,24 @@ class Parts:
 
 
 def _mesh(
-    options: ControlOptions, files: HostFiles, held: contextlib.ExitStack
+    options: ControlOptions,
+    files: HostFiles,
+    universe: Range | None,
+    held: contextlib.ExitStack,
 ) -> tuple[MeshService, StateStore, PeerName]:
     password = find_password(options.password_file, os.environ)
     subnets = parse_subnets(options.trusted_subnets)
     given = None if options.name is None else parse_name(options.name)
-    if options.adopt_db is not None and not options.adopt:
-        raise ConfigError(f"{take_over.OPTION}: it is taken over with --adopt; give both")
-    left = take_over.find(files, options.db_prefix, options.adopt_db) if options.adopt else None
-    store = held.enter_context(take_over.open_state(options.db_prefix, left))
     fresh = partial(weave_name, files) if options.adopt else random_name
+    adoption = None
+    if options.adopt:
+        bridge = bridge_mac(options.bridge)
+        adoption = Adoption(
+            files, options.adopt_db, lambda left: choose_name(given, bridge, left, fresh), universe
+        )
+    elif options.adopt_db is not None:
+        raise ConfigError("--adopt-db: it is taken over with --adopt; give both")
+    store = held.enter_context(open_state(options.db_prefix, adoption))
     name = settle_name(store, given, options.bridge, fresh)
     settings = MeshSettings(
         nickname=options.nickname,

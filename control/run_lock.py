@@ -59,16 +59,15 @@ class RunLock:
             self._fd = None
 
     def forget(self) -> None:
-        """Remove the file, by which others see that a node was launched here, unless it is held.
+        """Remove the file, by which others see that a node was launched here.
 
         Raises:
-            ConfigError: not allowed to.
+            ConfigError: it is held, or we are not allowed to.
         """
-        if self.holder() is None:
-            try:
-                self.path.unlink(missing_ok=True)
-            except OSError as err:
-                raise self._no_access(err) from err
+        if not os.path.lexists(self.path):
+            return
+        with self:
+            self.path.unlink(missing_ok=True)
 
     def holder(self) -> int | None:
         """Pid of the process that holds the lock, None when nobody does. Not for the holder.

@@ -31,7 +31,7 @@ from typing import Any, Final, Self
 
 from base.errors import ConfigError
 from base.names import PeerName
-from control.adopt.bolt import BOLT_START_LEN, is_bolt
+from control.bolt import BOLT_START_LEN, is_bolt
 
 DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
 #: "WEFT", in the file's header.
@@ -152,7 +152,8 @@ class StateStore:
 
     def set_name(self, name: PeerName) -> None:
         """Remember the peer name."""
-        self._set("name", str(name))
+        with self.change() as connection:
+            put_name(connection, name)
 
     # --- the user's peers ------------------------------------------------------------------------
 
@@ -167,10 +168,7 @@ class StateStore:
             ConfigError: the disk does not take it; nothing was changed.
         """
         with self.change() as connection:
-            connection.execute("DELETE FROM peer")
-            connection.executemany(
-                "INSERT INTO peer (position, text) VALUES (?, ?)", enumerate(dict.fromkeys(texts))
-            )
+            put_peers(connection, texts)
 
     # --- restart marker --------------------------------------------------------------------------
 
@@ -184,8 +182,7 @@ class StateStore:
 
     def end_run(self) -> None:
         """The run ends in order."""
-        with self.change() as connection:
-            connection.execute("DELETE FROM setting WHERE key = 'running'")
+        self.forget_setting("running")
 
     # --- for the owners of other tables ----------------------------------------------------------
 
@@ -193,6 +190,15 @@ class StateStore:
         """A setting's value, None when it was never set."""
         found = self.rows("SELECT value FROM setting WHERE key = ?", (key,))
         return str(found[0][0]) if found else None
+
+    def forget_setting(self, key: str) -> None:
+        """Remove a setting, which need not be there.
+
+        Raises:
+            StateWriteError: as :meth:`change`.
+        """
+        with self.change() as connection:
+            connection.execute("DELETE FROM setting WHERE key = ?", (key,))
 
     def rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """Everything that a query finds.
@@ -320,6 +326,19 @@ class StateStore:
                 f"--db-prefix: {self.path} is damaged ({verdict}); move it away to start afresh"
             )
         return int(version)
+
+
+def put_name(connection: sqlite3.Connection, name: PeerName) -> None:
+    """Remember the peer name, within a :meth:`StateStore.change`."""
+    connection.execute(SET_SETTING, ("name", str(name)))
+
+
+def put_peers(connection: sqlite3.Connection, texts: Iterable[str]) -> None:
+    """Replace the user's peers, within a :meth:`StateStore.change`."""
+    connection.execute("DELETE FROM peer")
+    connection.executemany(
+        "INSERT INTO peer (position, text) VALUES (?, ?)", enumerate(dict.fromkeys(texts))
+    )
 
 
 def _file_at(path: Path) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Whether another router's devices stand where ours are to be.
 
-The router process would refuse them, but only after control has taken a name, an address range and
-the containers for its own: whoever starts again with ``--adopt`` would find nothing left to adopt.
+The router process refuses them too, but ``weft launch`` starts that only when control has taken a
+name, a range and the containers for its own: nothing would be left to adopt for the next start.
 
 Source of truth: node specification 2.1.
 """
@@ -28,6 +28,6 @@ def check_place(capture: str | None, net: Path = Path("/sys/class/net")) -> None
     port = net / PORT
     if capture != "packet" and port.exists() and not (port / "tun_flags").exists():
         raise ConfigError(
-            f"--adopt: {PORT} is here, and is no TAP; if it is of Weave Net, stop that and start "
-            f"with --adopt, or remove it with `ip link delete {PORT}`"
+            f"--adopt: {PORT} is here and is no TAP, perhaps a router's veth; if it is of Weave "
+            f"Net, stop that and start with --adopt, or remove it with `ip link delete {PORT}`"
         )

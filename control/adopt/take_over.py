@@ -1,224 +1,206 @@
-"""Find the state of the Weave Net router that ran here, and go on with it.
+"""Go on with the state of the Weave Net router that ran here.
 
-The file is looked for where Weave Net's own ways of starting put it, and at ``--db-prefix``, where
+Its file is looked for where Weave Net's own ways of starting put it, and at ``--db-prefix``, where
 somebody who keeps his command line has it in our file's place. Its ring, what it handed out, its
-name and its peers become ours, unless we have such a state already. Then the file is renamed: a
-router of Weave Net that were started on it later would claim what has been given away since.
+name and its peers become ours, unless this node has an allocation of its own; then nothing is even
+looked for. Afterwards the file is renamed: a router of Weave Net that were started on it later
+would claim what has been given away since.
 
-    X ── rename ─▶ X.adopting ── import into our file ── rename ─▶ X.adopted
+    elsewhere        one transaction: all of it, and the file's path ─▶ rename ─▶ forget the path
+    in our place     rename ─▶ our file is made ─▶ one transaction; undone if that fails
 
-Whoever dies in between begins again with ``X.adopting``.
+Whoever dies in between goes on from there at the next start. The file is locked, as Weave Net locks
+it, from before it is read until it is renamed.
 
 Source of truth: ipam specification 9.1, 9.2; node specification 1 (names of files).
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Final
 
 from base.errors import ConfigError
-from base.gob import GobError
 from base.log import kv
 from base.names import PeerName
-from control.adopt.bolt import BOLT_START_LEN, BoltError, is_bolt
-from control.adopt.weave_state import WeaveState
+from control.adopt.left_behind import OPTION, LeftBehind, find, is_left
 from control.host.files import HostFiles
 from control.ipam_store import IpamStore
-from control.state import StateStore, state_path
-from ipam.address import AddressError, Cidr
-from ipam.ring import RingError, check_entries
+from control.state import SET_SETTING, StateStore, put_name, put_peers, state_path
+from ipam.address import Range
 from ipam.store import Change, Identity
 
 log = logging.getLogger(__name__)
 
-OPTION: Final = "--adopt-db"
-#: By the DaemonSet, seen from inside and outside of its container; by hand.
-PLACES: Final = (
-    "/weavedb/weavedata.db",
-    "/weavedb/weave-netdata.db",
-    "/var/lib/weave/weavedata.db",
-    "/var/lib/weave/weave-netdata.db",
-)
-#: The script ``weave`` keeps it in a volume without a name.
-_VOLUMES: Final = "/var/lib/docker/volumes"
-_IN_VOLUME: Final = "*/_data/weavedata.db"
-#: What a file's name ends with once it is ours, and on the way there.
-ADOPTED: Final = ".adopted"
-_ADOPTING: Final = ".adopting"
-_SIZE_MAX: Final = 256 << 20
+_ADOPTED: Final = ".adopted"
+#: Setting: the path of the file that is ours, and not renamed yet.
+_ADOPTING: Final = "adopting"
+
+
+def aside_of(path: Path) -> Path:
+    """What a file is called once it is ours."""
+    return path.with_name(path.name + _ADOPTED)
 
 
 @dataclass(slots=True, frozen=True)
-class LeftBehind:
-    """A state file of Weave Net and what it holds."""
+class Adoption:
+    """What the user wants of it.
 
-    path: Path
-    state: WeaveState
+    ``given``: the file, from ``--adopt-db``; None to look for it, "" to do without. ``name_for``:
+    what this node is called if the given name is what it remembers. ``universe``: the range, None
+    if there is none.
+    """
 
-    @classmethod
-    def read(cls, path: Path, *, stopped: bool) -> Self:
-        """``stopped``: it is an error if a router has the file open.
+    files: HostFiles
+    given: str | None
+    name_for: Callable[[PeerName | None], PeerName]
+    universe: Range | None
+
+    def check(self, left: LeftBehind) -> None:
+        """What the router left has to be of this node, else nothing of it would be used.
 
         Raises:
-            ConfigError: that, or the file cannot be read, or is damaged.
+            ConfigError: it is not.
         """
-        try:
-            with path.open("rb") as file:
-                if stopped:
-                    _lock(file, path)
-                data = file.read(_SIZE_MAX + 1)
-            if len(data) > _SIZE_MAX:
-                raise BoltError(f"more than {_SIZE_MAX >> 20} MB")
-            state = WeaveState.decode(data)
-            if state.ring is not None:
-                check_entries(state.ring.universe, state.ring.entries)
-                Cidr.parse_subnet(state.ring.universe.as_cidr_text())
-        except OSError as err:
-            raise ConfigError(f"{OPTION}: cannot read {path}: {err.strerror}") from err
-        except (BoltError, GobError, RingError, AddressError) as err:
+        state = left.state
+        away = f"or do without: {OPTION} ''"
+        name = state.name
+        if name is not None and (ours := self.name_for(name)) != name:
             raise ConfigError(
-                f"{OPTION}: {path} is damaged ({err}); move it away to go on without what it holds"
-            ) from err
-        return cls(path, state)
-
-    @property
-    def name(self) -> PeerName | None:
-        """The router's name, if it ever stored one."""
-        return self.state.name
-
-    def set_aside(self) -> LeftBehind:
-        """Out of the way of whoever looks for it by its name."""
-        if self.path.name.endswith(_ADOPTING):
-            return self
-        return self._renamed(self.path.with_name(self.path.name + _ADOPTING))
-
-    def import_into(self, store: StateStore) -> None:
-        """Make it ours and rename the file; left alone, with a warning, if ``store`` has a state.
-
-        Raises:
-            ConfigError: the disk does not take it: nothing is ours then.
-        """
-        ipam = IpamStore(store)
-        if ipam.identity() is not None or store.name() not in (None, self.name):
-            log.warning(
-                "state of Weave Net left alone; this node has one", extra=kv(path=self.path)
+                f"--name: {left.path} is of Weave Net's peer {name}, this node would be {ours}; "
+                f"give --name {name}, {away}"
             )
-            return
-        aside = self.set_aside()
-        state = self.state
-        if state.ring is not None:
-            name = state.name or PeerName.from_int(state.ring.peer)
-            ipam.commit(
-                Change(
-                    reset=True,
-                    identity=Identity(name, state.ring.universe),
-                    seeds=tuple(map(PeerName.from_int, state.ring.seeds)),
-                    entries=state.ring.entries,
-                    holdings=state.holdings,
-                )
-            )
-        if not store.peers():
-            store.set_peers(state.peers)
-        if state.name is not None:
-            store.set_name(state.name)
-        done = aside._renamed(
-            aside.path.with_name(aside.path.name.removesuffix(_ADOPTING) + ADOPTED)
-        )
-        log.warning(
-            "state of Weave Net taken over",
-            extra=kv(
-                peer=state.name,
-                ranges=0 if state.ring is None else len(state.ring.entries),
-                addrs=len(state.holdings),
-                renamed=done.path,
-            ),
-        )
-
-    def _renamed(self, path: Path) -> LeftBehind:
-        try:
-            self.path.replace(path)
-        except OSError as err:
+        if state.ring is not None and self.universe not in (None, state.ring.universe):
+            theirs = state.ring.universe.as_cidr_text()
             raise ConfigError(
-                f"{OPTION}: cannot rename {self.path} to {path.name} ({err.strerror}); Weave Net "
-                "must not start with it again: make it possible, or move the file away to go on "
-                "without what it holds"
-            ) from err
-        return replace(self, path=path)
+                f"--ipalloc-range: {left.path} of Weave Net divides {theirs}; give that, {away}"
+            )
 
 
-def find(
-    files: HostFiles, prefix: str, given: str | None, *, stopped: bool = True
-) -> LeftBehind | None:
-    """What a router left here, None if nothing; ``given`` is the user's ``--adopt-db``.
+def open_state(prefix: str, adoption: Adoption | None) -> StateStore:
+    """Our state file, with what a router left in it if that is wanted.
 
     Raises:
-        ConfigError: as :meth:`LeftBehind.read`; it is not there; there are several.
+        ConfigError: as :meth:`StateStore.open`; what was left cannot be read, is in use, is not of
+            this node, or cannot be renamed. Nothing of it is ours then, and it is where it was.
     """
-    if given is not None:
-        path = Path(files.path(given))
-        if not _is_left(path):
-            raise ConfigError(f"{OPTION}: {given} is no state file of Weave Net; name another")
-        return LeftBehind.read(path, stopped=stopped)
-    found = {_identity(path): path for path in _candidates(files, prefix) if _is_left(path)}
-    if len(found) > 1:
-        raise ConfigError(
-            f"{OPTION}: Weave Net left several state files here: "
-            f"{', '.join(map(str, found.values()))}; name one"
-        )
-    for path in found.values():
-        return LeftBehind.read(path, stopped=stopped)
-    return None
-
-
-def open_state(prefix: str, left: LeftBehind | None) -> StateStore:
-    """Our state file, with what ``left`` holds in it.
-
-    Raises:
-        ConfigError: as :meth:`StateStore.open` and :meth:`LeftBehind.import_into`.
-    """
-    if left is not None and left.path == state_path(prefix):
-        left = left.set_aside()
+    path = state_path(prefix)
+    if adoption is not None and is_left(path):
+        return _open_in_place(prefix, adoption)
     store = StateStore.open(prefix)
     try:
-        if left is not None:
-            left.import_into(store)
+        _rename_what_is_ours(store)
+        if adoption is not None and IpamStore(store).identity() is None:
+            # ours without an allocation, beside one that was put aside: that never ended
+            aside = aside_of(path)
+            if is_left(aside):
+                with LeftBehind.open(aside) as left:
+                    adoption.check(left)
+                    _import(store, left, renamed=aside)
+            elif (found := find(adoption.files, adoption.given)) is not None:
+                with LeftBehind.open(found) as left:
+                    adoption.check(left)
+                    _check_renaming(found)
+                    _import(store, left)
+                    _rename_what_is_ours(store)
     except BaseException:
         store.close()
         raise
     return store
 
 
-def _candidates(files: HostFiles, prefix: str) -> Iterator[Path]:
-    places = [state_path(prefix), *(Path(files.path(place)) for place in PLACES)]
-    places += sorted(Path(files.path(_VOLUMES)).glob(_IN_VOLUME))
-    for place in places:
-        yield place
-        yield place.with_name(place.name + _ADOPTING)
+def _open_in_place(prefix: str, adoption: Adoption) -> StateStore:
+    path = state_path(prefix)
+    aside = aside_of(path)
+    with LeftBehind.open(path) as left:
+        adoption.check(left)
+        rename(path, aside)
+        try:
+            store = StateStore.open(prefix)
+            try:
+                _import(store, left, renamed=aside)
+            except BaseException:
+                store.close()
+                raise
+        except BaseException:
+            rename(aside, path)  # over ours, which has nothing in it
+            raise
+        return store
 
 
-def _is_left(path: Path) -> bool:
+def _import(store: StateStore, left: LeftBehind, renamed: Path | None = None) -> None:
+    """Make it ours, all or nothing. ``renamed`` None: that is still to be done, and noted."""
+    state = left.state
+
+    def beside(connection: sqlite3.Connection) -> None:
+        if state.name is not None:
+            put_name(connection, state.name)
+        if peers:
+            put_peers(connection, peers)
+        if renamed is None:
+            connection.execute(SET_SETTING, (_ADOPTING, str(left.path)))
+
+    peers = () if store.peers() else state.peers
+    change = Change()
+    if state.ring is not None and state.name is not None:
+        change = Change(
+            reset=True,
+            identity=Identity(state.name, state.ring.universe),
+            seeds=tuple(map(PeerName.from_int, state.ring.seeds)),
+            entries=state.ring.entries,
+            holdings=state.holdings,
+        )
+    IpamStore(store).commit(change, beside)
+    log.warning(
+        "state of Weave Net taken over",
+        extra=kv(
+            peer=state.name,
+            entries=len(change.entries),
+            addrs=len(change.holdings),
+            renamed=renamed or aside_of(left.path),
+        ),
+    )
+
+
+def _rename_what_is_ours(store: StateStore) -> None:
+    """The last step of a take-over, whenever that was."""
+    if (noted := store.setting(_ADOPTING)) is None:
+        return
+    path = Path(noted)
+    if is_left(path):
+        rename(path, aside_of(path))
+    store.forget_setting(_ADOPTING)
+
+
+def _check_renaming(path: Path) -> None:
+    if not os.access(path.parent, os.W_OK):
+        raise _not_renamed(path, "its folder cannot be written")
+
+
+def rename(path: Path, to: Path) -> None:
+    """Durably; what had that name before is gone: it was an older state.
+
+    Raises:
+        ConfigError: it cannot be done.
+    """
     try:
-        with path.open("rb") as file:
-            return is_bolt(file.read(BOLT_START_LEN))
-    except OSError:
-        return False
+        path.replace(to)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as err:
+        raise _not_renamed(path, err.strerror or str(err)) from err
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """One file may be seen at several places."""
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"{OPTION}: Weave Net is running, it has {path} open; stop it first"
-        ) from None
+def _not_renamed(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{OPTION}: cannot rename {path} ({reason}), and Weave Net must not start with it again; "
+        "make it possible, or move the file away"
+    )

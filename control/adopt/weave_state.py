@@ -17,19 +17,23 @@ from typing import Any, Final, Self
 
 from base import gob
 from base.names import PeerName
-from control.adopt.bolt import BoltError, read_bucket
+from control.bolt import BoltError, read_bucket
 from ipam.address import ADDRESS_MAX
 from ipam.store import Holding
 from ipam.wire import RingState, decode_ring
 
 BUCKET: Final = b"top"
+_KEYS: Final = (b"version", b"peername", b"directPeers", b"ring", b"ownedAddresses")
 _MAJOR: Final = 1
 _IDENT_LEN_MAX: Final = 65_535
 
 
 @dataclass(slots=True, frozen=True)
 class WeaveState:
-    """``ring`` None: the range was never divided; then nothing is held either."""
+    """``ring`` None: the range was never divided; then nothing is held either.
+
+    ``name`` None: the router never had one to store.
+    """
 
     name: PeerName | None = None
     peers: tuple[str, ...] = ()
@@ -44,13 +48,16 @@ class WeaveState:
             BoltError: it is damaged, or of a version that nobody knows.
             GobError: one of its values is damaged.
         """
-        values = read_bucket(file, BUCKET)
+        values = read_bucket(file, BUCKET, _KEYS)
+        if not values:  # it was only just made
+            return cls()
         version = values.get(b"version", b"")
         if version[:1] != bytes((_MAJOR,)):
             raise BoltError(f"format {version.hex('.') or 'unknown'}")
         ring = _ring(values.get(b"ring"))
+        name = _name(values.get(b"peername"))
         return cls(
-            _name(values.get(b"peername")),
+            PeerName.from_int(ring.peer) if name is None and ring is not None else name,
             _texts(values.get(b"directPeers")),
             ring,
             () if ring is None else tuple(_holdings(values.get(b"ownedAddresses"))),
@@ -87,9 +94,12 @@ def _holdings(value: bytes | None) -> Iterator[Holding]:
         raise gob.GobError("gob: expected a map of addresses")
     seen: set[int] = set()
     for ident, owned in found.items():
-        if not isinstance(ident, str) or len(ident.encode()) > _IDENT_LEN_MAX:
+        if not isinstance(ident, str) or len(ident.encode()) > _IDENT_LEN_MAX or "\0" in ident:
             raise gob.GobError("gob: bad ident")
-        for cidr in owned.get("Cidrs", []) if isinstance(owned, dict) else ():
+        cidrs = owned.get("Cidrs", []) if isinstance(owned, dict) else None
+        if not isinstance(cidrs, list):
+            raise gob.GobError("gob: expected a list of addresses")
+        for cidr in cidrs:
             holding = _holding(ident, cidr, is_container=bool(owned.get("IsContainer", False)))
             if holding.addr not in seen:  # an address has one holder
                 seen.add(holding.addr)

@@ -199,7 +199,7 @@ def _request(
     for address in addresses:
         if isinstance(address, UnixAddr) and not os.path.lexists(address.path):
             # weft launch leaves its lock file beside the socket, until reset or the next boot
-            stopped = (address.path.parent / LOCK_NAME).exists()
+            stopped = os.path.lexists(address.path.parent / LOCK_NAME)
             (failures.dead if stopped else failures.absent).append(str(address))
             continue
         try:

@@ -108,11 +108,11 @@ def reset(
 ) -> None:
     """Leave for good."""
     from cni import install
-    from control.adopt import take_over
+    from control.adopt.take_over import aside_of
     from control.cli.stop import stop
     from control.host.reset import clean
     from control.run_lock import RunLock
-    from control.state import StateInUseError, remove_state
+    from control.state import StateInUseError, remove_state, state_path
 
     handed_over = _hand_over(http_addr, force or _is_absent(db_prefix, bridge))
     if kubernetes:  # first of all: no more pods come
@@ -128,9 +128,12 @@ def reset(
         remove_state(db_prefix)
         folder = Path(db_prefix).parent
         install.remove_records(folder)
+        # what a later --adopt would take for a state that was not taken over yet
+        aside_of(state_path(db_prefix)).unlink(missing_ok=True)
         if kubernetes:
-            for suffix in ("", take_over.ADOPTED):
-                (folder / f"{_WEAVE_NET_STATE}{suffix}").unlink(missing_ok=True)
+            left = folder / _WEAVE_NET_STATE
+            for path in (left, aside_of(left)):
+                path.unlink(missing_ok=True)
     except StateInUseError as err:
         done = "addresses were handed over; now " if handed_over else ""
         raise ConfigError(

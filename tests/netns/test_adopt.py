@@ -15,7 +15,7 @@ import pytest
 from lab.host import BRIDGE, Host
 from lab.lab import Lab
 from lab.process import CommandError
-from tests.control.adopt.bolt_file import CONTAINER, VALUES, bolt_file
+from tests.control.bolt_file import CONTAINER, VALUES, bolt_file
 from tests.netns.support import has_interface, netns, until
 
 pytestmark = [*netns(120), pytest.mark.patient]
@@ -81,7 +81,7 @@ async def test_a_weave_net_node_is_replaced_in_place() -> None:
         (told,) = (each for each in json.loads(doctor) if each["Name"] == "predecessor")
         assert told["State"] == "warn"
         assert "weft launch --adopt" in told["Remedy"]
-        with pytest.raises(CommandError, match=r"vethwe-bridge is here, and is no TAP.* --adopt"):
+        with pytest.raises(CommandError, match=r"vethwe-bridge is here and is no TAP.* --adopt"):
             await start(first, second.address)
         assert has_interface(first, "vethwe-pcap")
 

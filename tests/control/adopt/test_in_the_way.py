@@ -22,7 +22,7 @@ def test_a_pair_is_unless_we_use_it_ourselves(tmp_path: Path) -> None:
     (tmp_path / "vethwe-bridge").mkdir()
     check_place("packet", tmp_path)
     for capture in (None, "tap"):
-        with pytest.raises(ConfigError, match=r"^--adopt: vethwe-bridge is here, and is no TAP"):
+        with pytest.raises(ConfigError, match=r"^--adopt: vethwe-bridge is here and is no TAP"):
             check_place(capture, tmp_path)
 
 

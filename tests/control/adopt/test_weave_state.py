@@ -6,11 +6,11 @@ import pytest
 
 from base import gob
 from base.names import PeerName
-from control.adopt.bolt import BoltError
 from control.adopt.weave_state import WeaveState
+from control.bolt import BoltError
 from ipam.address import Cidr
 from ipam.store import Entry, Holding
-from tests.control.adopt.bolt_file import CONTAINER, VALUES, VECTOR, bolt_file, owned
+from tests.control.bolt_file import CONTAINER, VALUES, VECTOR, bolt_file, owned
 
 
 def held(cidr: str, ident: str, *, is_container: bool = False) -> Holding:
@@ -77,9 +77,22 @@ def test_before_the_first_division_nothing_is_held() -> None:
         assert state.name is not None
 
 
-def test_a_router_that_never_had_peers_or_addresses() -> None:
-    state = WeaveState.decode(bolt_file({b"version": b"\1\0"}))
-    assert state == WeaveState()
+@pytest.mark.parametrize("values", [{}, {b"version": b"\1\0"}])
+def test_a_router_that_never_had_peers_or_addresses(values: dict[bytes, bytes]) -> None:
+    assert WeaveState.decode(bolt_file(values)) == WeaveState()
+
+
+def test_without_a_name_the_ring_tells_it() -> None:
+    assert decoded(peername=None) == decoded()
+
+
+def test_addresses_that_are_no_list() -> None:
+    kinds = gob.define_map(65, gob.STRING, 66, "") + gob.define_struct(
+        66, "", [("IsContainer", gob.BOOL), ("Cidrs", gob.INT)]
+    )
+    one = gob.encode_string("a") + gob.encode_fields((None, gob.encode_int(7)))
+    with pytest.raises(gob.GobError, match="expected a list of addresses"):
+        decoded(ownedAddresses=kinds + gob.message(65, b"\0\1" + one))
 
 
 @pytest.mark.parametrize("version", [None, b"", b"\2\0"])

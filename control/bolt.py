@@ -21,7 +21,7 @@ Source of truth: ipam specification 9.1. Ref: bbolt, page.go, bucket.go, db.go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from base.errors import WeftError
@@ -68,22 +68,21 @@ def is_bolt(start: bytes) -> bool:
     return start[_PAGE.size : BOLT_START_LEN] == MAGIC.to_bytes(4, "little")
 
 
-def read_bucket(file: bytes, name: bytes) -> dict[bytes, bytes]:
-    """All keys and values of a bucket of the root, buckets inside it left out.
+def read_bucket(file: bytes, name: bytes, keys: Collection[bytes]) -> dict[bytes, bytes]:
+    """What a bucket of the root holds under ``keys``; one that is not there holds nothing.
 
     Raises:
-        BoltError: it is not there, or the file is damaged.
+        BoltError: the file is damaged.
     """
     reader = _Reader(memoryview(file))
     for flags, key, value in reader.leaves(reader.page(reader.meta.root)):
         if flags & _IS_BUCKET and key == name:
-            page = reader.bucket_page(value)
             return {
                 bytes(key): bytes(value)
-                for flags, key, value in reader.leaves(page)
-                if not flags & _IS_BUCKET
+                for flags, key, value in reader.leaves(reader.bucket_page(value))
+                if not flags & _IS_BUCKET and key in keys
             }
-    raise BoltError(f'no bucket "{name.decode(errors="replace")}"')
+    return {}
 
 
 class _Reader:
@@ -91,7 +90,7 @@ class _Reader:
 
     def __init__(self, file: memoryview) -> None:
         self._file = file
-        self._pages_left = len(file) // _PAGE_SIZES[0] + 1
+        self._visited: set[int] = set()
         first = self._meta(0)
         sizes = _PAGE_SIZES if first is None else (first.page_size,)
         found = [meta for meta in (first, *map(self._meta, sizes)) if meta is not None]
@@ -112,16 +111,18 @@ class _Reader:
         return _Meta(size, root, transaction)
 
     def page(self, number: int) -> _Page:
-        """A page and those that it goes on in."""
-        # a tree has no more pages than the file: whoever points round in circles runs out
-        self._pages_left -= 1
-        if self._pages_left < 0:
-            raise BoltError("pages in a circle")
+        """A page and those that it goes on in, each of them once: so no walk outgrows the file."""
         size = self.meta.page_size
         start = number * size
         if start + size > len(self._file):
             raise BoltError(f"page {number} is beyond the end")
         _, _, _, overflow = _PAGE.unpack_from(self._file, start)
+        if start + (1 + overflow) * size > len(self._file):
+            raise BoltError(f"page {number} goes on beyond the end")
+        numbers = range(number, number + 1 + overflow)
+        if not self._visited.isdisjoint(numbers):
+            raise BoltError(f"page {number} is reached twice")
+        self._visited.update(numbers)
         return _page(self._file[start : start + (1 + overflow) * size])
 
     def bucket_page(self, bucket: memoryview) -> _Page:
@@ -136,8 +137,12 @@ class _Reader:
         if depth > _DEPTH_MAX:
             raise BoltError("tree too deep")
         if page.flags & _LEAF_PAGE:
+            left = len(page.data)
             for at in _elements(page, _LEAF):
                 flags, position, key_len, value_len = _LEAF.unpack_from(page.data, at)
+                left -= key_len + value_len
+                if left < 0:
+                    raise BoltError("elements overlap")
                 start = at + position
                 key = _cut(page.data, start, key_len)
                 yield flags, key, _cut(page.data, start + key_len, value_len)
