@@ -13,7 +13,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from base.errors import ConfigError
@@ -83,12 +82,7 @@ class LeftBehind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,13 +80,6 @@ def test_a_file_in_our_place_is_not_ours_unasked(files: HostFiles, prefix: str) 
     open_state(prefix, wanted(files)).close()
 
 
-STEPS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}
-
-
-def step(function: Callable[[pytest.MonkeyPatch], None]) -> None:
-    STEPS[function.__name__] = function
-
-
 class PowerCutError(BaseException):
     """Nothing handles it."""
 
@@ -96,29 +88,14 @@ def _cut(*_: object, **__: object) -> None:
     raise PowerCutError
 
 
-@step
-def before_our_file_is_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(StateStore, "open", _cut)
-
-
-@step
-def before_the_transaction(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(take_over, "_import", _cut)
-
-
-@step
-def within_the_transaction(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(take_over, "put_peers", _cut)
-
-
-@step
-def before_the_file_is_renamed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(take_over, "rename", _cut)
-
-
-@step
-def before_that_is_noted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(StateStore, "forget_setting", _cut)
+#: What is called next when it happens.
+STEPS = {
+    "before our file is there": (StateStore, "open"),
+    "before the transaction": (take_over, "_import"),
+    "within the transaction": (take_over, "put_peers"),
+    "before the file is renamed": (take_over, "rename"),
+    "before that is noted": (StateStore, "forget_setting"),
+}
 
 
 def _only_once(patch: pytest.MonkeyPatch) -> None:
@@ -141,8 +118,8 @@ def test_whoever_dies_in_between_goes_on_from_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        STEPS[at](patch)
-        if not undone and at != "before_the_file_is_renamed" and left == state_path(prefix):
+        patch.setattr(*STEPS[at], _cut)
+        if not undone and at != "before the file is renamed" and left == state_path(prefix):
             _only_once(patch)  # undoing it does not happen either
         try:
             open_state(prefix, wanted(files)).close()
