@@ -5,7 +5,8 @@ sync) before the method that makes it returns, so callers may promise it. The fi
 long as it is open: two control processes never share one. A file that is damaged or of another
 program is refused and left as it is; nothing here ever resets it.
 
-    setting     key TEXT, value TEXT      "name", "running"; of IPAM: "ipam_name", "ipam_range"
+    setting     key TEXT, value TEXT      "name", "running"; of IPAM: "ipam_name", "ipam_range";
+                                          of Weave Net's state: "adopted", "adopting"
     peer        position, text            the user's peers, in the order given
     ipam_ring   token, peer, version, free    the ring as this node knows it
     ipam_seed   position, peer            whom the ring was divided among first

@@ -38,8 +38,9 @@ from ipam.store import Change, Identity
 log = logging.getLogger(__name__)
 
 _ADOPTED: Final = ".adopted"
-#: Setting: the path of the file that is ours, and not renamed yet.
-_ADOPTING: Final = "adopting"
+#: Settings: the path of the file that is ours; the same while it is still to be renamed.
+_TAKEN: Final = "adopted"
+_TO_RENAME: Final = "adopting"
 
 
 def aside_of(path: Path) -> Path:
@@ -90,28 +91,40 @@ def open_state(prefix: str, adoption: Adoption | None) -> StateStore:
             this node, or cannot be renamed. Nothing of it is ours then, and it is where it was.
     """
     path = state_path(prefix)
-    if adoption is not None and is_left(path):
+    if adoption is not None and adoption.given is None and is_left(path):
         return _open_in_place(prefix, adoption)
     store = StateStore.open(prefix)
     try:
         _rename_what_is_ours(store)
-        if adoption is not None and IpamStore(store).identity() is None:
-            # ours without an allocation, beside one that was put aside: that never ended
-            aside = aside_of(path)
-            if is_left(aside):
-                with LeftBehind.open(aside) as left:
-                    adoption.check(left)
-                    _import(store, left, renamed=aside)
-            elif (found := find(adoption.files, adoption.given)) is not None:
-                with LeftBehind.open(found) as left:
-                    adoption.check(left)
-                    _check_renaming(found)
-                    _import(store, left)
-                    _rename_what_is_ours(store)
+        if adoption is not None and may_take_over(store):
+            _take_over(store, adoption)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def may_take_over(store: StateStore) -> bool:
+    """Whether this node has neither an allocation nor taken anything over yet.
+
+    Raises:
+        ConfigError: the state cannot be read.
+    """
+    return IpamStore(store).identity() is None and store.setting(_TAKEN) is None
+
+
+def _take_over(store: StateStore, adoption: Adoption) -> None:
+    aside = aside_of(store.path)
+    if adoption.given is None and is_left(aside):  # put aside, and there it ended
+        with LeftBehind.open(aside) as left:
+            adoption.check(left)
+            _import(store, left, renamed=aside)
+    elif (found := find(adoption.files, adoption.given)) is not None:
+        with LeftBehind.open(found) as left:
+            adoption.check(left)
+            _check_renaming(found)
+            _import(store, left)
+            _rename_what_is_ours(store)
 
 
 def _open_in_place(prefix: str, adoption: Adoption) -> StateStore:
@@ -142,8 +155,8 @@ def _import(store: StateStore, left: LeftBehind, renamed: Path | None = None) ->
             put_name(connection, state.name)
         if peers:
             put_peers(connection, peers)
-        if renamed is None:
-            connection.execute(SET_SETTING, (_ADOPTING, str(left.path)))
+        for key in (_TAKEN,) if renamed is not None else (_TAKEN, _TO_RENAME):
+            connection.execute(SET_SETTING, (key, str(left.path)))
 
     peers = () if store.peers() else state.peers
     change = Change()
@@ -169,12 +182,12 @@ def _import(store: StateStore, left: LeftBehind, renamed: Path | None = None) ->
 
 def _rename_what_is_ours(store: StateStore) -> None:
     """The last step of a take-over, whenever that was."""
-    if (noted := store.setting(_ADOPTING)) is None:
+    if (noted := store.setting(_TO_RENAME)) is None:
         return
     path = Path(noted)
     if is_left(path):
         rename(path, aside_of(path))
-    store.forget_setting(_ADOPTING)
+    store.forget_setting(_TO_RENAME)
 
 
 def _check_renaming(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from base.names import PeerName
 from control.adopt.left_behind import LeftBehind, find, is_left
+from control.adopt.take_over import may_take_over
 from control.cli.client import report
 from control.cli.node_options import ControlOptions
 from control.host.files import HostFiles
@@ -18,7 +19,6 @@ from control.identity import (
     settle_name,
     weave_name,
 )
-from control.ipam_store import IpamStore
 from control.state import StateInUseError, StateStore, state_path
 
 
@@ -41,11 +41,11 @@ def peer_name(options: ControlOptions) -> str:
 
 def _left(options: ControlOptions, files: HostFiles) -> Path | None:
     path = state_path(options.db_prefix)
-    if is_left(path):
+    if options.adopt_db is None and is_left(path):
         return path
     try:
         with StateStore.open(options.db_prefix) as store:
-            if IpamStore(store).identity() is not None:
+            if not may_take_over(store):
                 return None
     except StateInUseError:
         return None

@@ -172,6 +172,16 @@ def test_a_node_with_an_allocation_of_its_own_keeps_it(
     assert elsewhere.exists()
 
 
+def test_doing_without(left: Path, files: HostFiles, prefix: str) -> None:
+    if left == state_path(prefix):
+        with pytest.raises(ConfigError, match="or choose another prefix"):
+            open_state(prefix, wanted(files, ""))
+    else:
+        with open_state(prefix, wanted(files, "")) as store:
+            assert store.name() is None
+    assert left.exists()
+
+
 def test_a_name_alone_is_no_allocation(elsewhere: Path, files: HostFiles, prefix: str) -> None:
     with StateStore.open(prefix) as store:
         store.set_name(OTHER)
@@ -187,7 +197,11 @@ def test_a_router_without_a_ring_leaves_its_name(root: Path, files: HostFiles, p
     with open_state(prefix, wanted(files)) as store:
         assert store.name() == NAME
         assert IpamStore(store).identity() is None
+        store.set_name(OTHER)
     assert not path.exists()
+    leave(path)
+    with open_state(prefix, wanted(files)) as store:
+        assert store.name() == OTHER, "once"
 
 
 def test_after_reset_nothing_comes_back(left: Path, files: HostFiles, prefix: str) -> None:
