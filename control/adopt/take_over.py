@@ -21,6 +21,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -93,15 +94,13 @@ def open_state(prefix: str, adoption: Adoption | None) -> StateStore:
     path = state_path(prefix)
     if adoption is not None and adoption.given is None and is_left(path):
         return _open_in_place(prefix, adoption)
-    store = StateStore.open(prefix)
-    try:
+    with ExitStack() as undo:
+        store = undo.enter_context(StateStore.open(prefix))
         _rename_what_is_ours(store)
         if adoption is not None and may_take_over(store):
             _take_over(store, adoption)
-    except BaseException:
-        store.close()
-        raise
-    return store
+        undo.pop_all()
+        return store
 
 
 def may_take_over(store: StateStore) -> bool:
@@ -130,19 +129,13 @@ def _take_over(store: StateStore, adoption: Adoption) -> None:
 def _open_in_place(prefix: str, adoption: Adoption) -> StateStore:
     path = state_path(prefix)
     aside = aside_of(path)
-    with LeftBehind.open(path) as left:
+    with LeftBehind.open(path) as left, ExitStack() as undo:
         adoption.check(left)
         rename(path, aside)
-        try:
-            store = StateStore.open(prefix)
-            try:
-                _import(store, left, renamed=aside)
-            except BaseException:
-                store.close()
-                raise
-        except BaseException:
-            rename(aside, path)  # over ours, which has nothing in it
-            raise
+        undo.callback(rename, aside, path)  # over ours, closed by then
+        store = undo.enter_context(StateStore.open(prefix))
+        _import(store, left, renamed=aside)
+        undo.pop_all()
         return store
 
 

@@ -133,6 +133,19 @@ def test_whoever_dies_in_between_goes_on_from_there(
     assert left == state_path(prefix) or not left.exists()
 
 
+@pytest.mark.parametrize("at", ["before our file is there", "within the transaction"])
+def test_what_fails_in_our_place_is_undone(
+    at: str, files: HostFiles, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = leave(state_path(prefix))
+    before = path.read_bytes()
+    monkeypatch.setattr(*STEPS[at], _cut)
+    with pytest.raises(PowerCutError):
+        open_state(prefix, wanted(files))
+    assert names(path.parent) == [path.name]
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("adoption", "complaint"),
     [
