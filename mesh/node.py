@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 ACCEPT_BURST: Final = 64
 ACCEPT_INTERVAL_S: Final = 0.05
 _SOURCES_MAX: Final = 4096
+#: A connection that was there, and was gone when it was to be accepted.
+ACCEPT_TIMEOUT_S: Final = 0.5
 #: Three SYNs. The next attempt is not far.
 DIAL_TIMEOUT_S: Final = 5.0
 READ_LEN: Final = 65536
@@ -167,15 +169,21 @@ class MeshNode:
     # --- tasks -----------------------------------------------------------------------------------
 
     async def _accept(self, listener: Any) -> None:
+        readable = listener.extra(SocketAttribute.raw_socket)
         while True:
+            # A stop is noticed here only: asyncio's accept, cancelled at the wrong moment, loses
+            # the socket that it has. It waits for nobody once there is a connection.
+            await anyio.wait_readable(readable)
+            stream: SocketStream | None = None
             try:
-                stream: SocketStream = await listener.accept()
+                with anyio.move_on_after(ACCEPT_TIMEOUT_S, shield=True):
+                    stream = await listener.accept()
             except OSError as err:
                 # out of files, most likely: those in use will be given back
                 log.warning("accept failed", extra=kv(err=err.strerror))
                 await anyio.sleep(1)
                 continue
-            if self._tasks is not None:
+            if stream is not None and self._tasks is not None:
                 self._tasks.start_soon(self._serve_inbound, stream)
 
     async def _serve_inbound(self, stream: SocketStream) -> None:

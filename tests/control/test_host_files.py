@@ -96,9 +96,9 @@ def test_wrong_options_end_the_start(tmp_path: Path) -> None:
     for option in ("--host-root", "--proc-path"):
         done = weft(
             *("control", option, f"{tmp_path}/none", "--db-prefix", f"{tmp_path}/x-"),
-            *("--control-socket", f"{tmp_path}/r", "--http-addr", ""),
+            *("--control-socket", f"{tmp_path}/r", "--http-addr", "", "--ipalloc-range", ""),
         )
-        assert done.returncode == 1
+        assert done.returncode == 1, done.stderr
         assert done.stderr.startswith(f'weft: {option}: "{tmp_path}/none" is no ')
         assert done.stderr.count("\n") == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import anyio
 import anyio.lowlevel
@@ -24,12 +24,18 @@ pytestmark = pytest.mark.anyio
 
 #: Every node has an address of its own, so that all of them can use one port.
 HOST = "127.0.7.{}"
+NODES_MAX = 5
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST.format(1), 0))
-        return int(probe.getsockname()[1])
+    """Free on every node's address, and none that the kernel gives to those who dial."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with ExitStack() as stack, suppress(OSError):
+            for number in range(1, NODES_MAX + 1):
+                probe = stack.enter_context(socket.socket())
+                probe.bind((HOST.format(number), port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Recorder:
