@@ -10,12 +10,14 @@ Source of truth: ipam specification 1; vectors ``ipam_space.json`` (ranges) and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple, Self
 
 from base.errors import ConfigError
 
 ADDRESS_MAX: Final = 0xFFFFFFFF
 BITS: Final = 32
+_BITS_V6: Final = 128
 #: The smallest subnet that addresses are handed out in: /30.
 SUBNET_SIZE_MIN: Final = 4
 
@@ -49,6 +51,13 @@ def _octets(text: str) -> int | None:
     return value
 
 
+def _is_v6(text: str) -> bool:
+    try:
+        return IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
+
+
 def format_address(value: int) -> str:
     """Dotted decimal."""
     return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
@@ -79,10 +88,13 @@ class Range(NamedTuple):
         return self.start < other.end and other.start < self.end
 
     def as_cidr_text(self) -> str:
-        """``start/prefix`` when the size is a power of two, else ``first-last``."""
+        """``start/prefix`` when the size is a power of two, else ``first-last``.
+
+        An empty range has no last address; it is told as its start, as Weave does.
+        """
         size = self.size
-        if size > 0 and size & (size - 1) == 0:
-            return f"{format_address(self.start)}/{BITS + 1 - size.bit_length()}"
+        if size & (size - 1) == 0:
+            return f"{format_address(self.start)}/{BITS + 1 - max(size, 1).bit_length()}"
         return str(self)
 
     def __str__(self) -> str:
@@ -103,18 +115,17 @@ class Cidr(NamedTuple):
         Raises:
             AddressError: anything else; the text is the one Weave's clients look for.
         """
-        head, slash, tail = text.partition("/")
-        if ":" in head and slash:
-            raise AddressError(f"invalid Non-IPv4 address not supported: {text}")
+        head, _, tail = text.partition("/")
         value = _octets(head)
-        if (
-            value is None
-            or not slash
-            or not (tail.isascii() and tail.isdecimal() and len(tail) <= 2)
-            or int(tail) > BITS
-        ):
+        # zeros may lead the length: nobody takes it for octal
+        digits = tail.lstrip("0") or tail[:1]
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 3):
             raise AddressError(f"invalid CIDR address: {text}")
-        return cls(value, int(tail))
+        if value is None and int(digits) <= _BITS_V6 and _is_v6(head):
+            raise AddressError(f"invalid Non-IPv4 address not supported: {text}")
+        if value is None or int(digits) > BITS:
+            raise AddressError(f"invalid CIDR address: {text}")
+        return cls(value, int(digits))
 
     @classmethod
     def parse_subnet(cls, text: str) -> Self:
@@ -124,17 +135,13 @@ class Cidr(NamedTuple):
             AddressError: which rule is broken; the size comes first.
         """
         found = cls.parse(text)
-        found.check_subnet()
-        return found
-
-    def check_subnet(self) -> None:
-        """Raises AddressError unless it is a usable subnet."""
-        if self.prefix_len == 0 or self.size < SUBNET_SIZE_MIN:
-            raise AddressError(f"invalid subnet - smaller than minimum size 4: {self}")
-        if not self.is_subnet:
+        if found.prefix_len == 0 or found.size < SUBNET_SIZE_MIN:
+            raise AddressError(f"invalid subnet - smaller than minimum size 4: {text}")
+        if not found.is_subnet:
             raise AddressError(
-                f"invalid subnet - bits after network prefix are not all zero: {self}"
+                f"invalid subnet - bits after network prefix are not all zero: {text}"
             )
+        return found
 
     @property
     def size(self) -> int:

@@ -52,6 +52,25 @@ def test_bad_addresses(text: str) -> None:
         Cidr.parse(f"{text}/24")
 
 
+@pytest.mark.parametrize(
+    "text", ["::g/64", "1:2:3:4:5:6:7:8:9/24", "::1/129", "fe80::1%eth0/64", "10.0.0.1:80/8", "::/"]
+)
+def test_what_only_looks_like_v6_is_no_cidr(text: str) -> None:
+    with pytest.raises(AddressError, match=r"^invalid CIDR address: "):
+        Cidr.parse(text)
+
+
+def test_zeros_may_lead_a_prefix_length() -> None:
+    """As in Go, and the text of an error is the user's."""
+    assert Cidr.parse("10.32.0.0/0012") == Cidr(0x0A200000, 12)
+    assert Cidr.parse("10.32.0.0/00").prefix_len == 0
+    for text in ("10.32.0.0/0033", "10.32.0.0/", "10.32.0.0/0x8", "10.32.0.0/٨"):
+        with pytest.raises(AddressError, match=r"^invalid CIDR address: "):
+            Cidr.parse(text)
+    with pytest.raises(AddressError, match=r"not all zero: 10\.0\.0\.1/024$"):
+        Cidr.parse_subnet("10.0.0.1/024")
+
+
 def test_size_comes_before_bits() -> None:
     with pytest.raises(AddressError, match="smaller than minimum"):
         Cidr.parse_subnet("10.0.0.1/31")
@@ -113,6 +132,7 @@ def test_helpers() -> None:
     assert not one.overlaps(two)
     assert str(one) == "0.0.0.0-0.0.0.127"
     assert Range(1, 4).as_cidr_text() == "0.0.0.1-0.0.0.3"
+    assert Range(0, 0).as_cidr_text() == "0.0.0.0/32"  # of a ring that tells no range
     assert format_address(reverse(parse_address("10.1.2.3"))) == "3.2.1.10"
 
 
