@@ -88,6 +88,8 @@ class RangeSet:
     def clipped(self, where: Range) -> Iterator[Range]:
         """The runs inside ``where``, in order."""
         start, end = where
+        if start >= end:
+            return
         bounds = self._bounds
         index = bisect_right(bounds, start)
         if index & 1:

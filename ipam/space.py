@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from base.errors import LocalProtocolError
-from ipam.address import Range, biggest_aligned, merge_adjacent
+from ipam.address import Range, biggest_aligned, format_address, merge_adjacent
 from ipam.journal import Journal
 from ipam.rangeset import RangeSet
 
@@ -84,13 +84,13 @@ class Space:
     def claim(self, addr: int) -> None:
         """Hand out this one. Raises LocalProtocolError if it is not free."""
         if addr not in self._free:
-            raise LocalProtocolError("address is not free to claim")
+            raise LocalProtocolError(f"Address {format_address(addr)} is not free to claim")
         self._take(addr)
 
     def free(self, addr: int, rest_until: float, now: float) -> None:
         """Take one back, to rest. Raises LocalProtocolError if it is not handed out."""
         if addr not in self._ours:
-            raise LocalProtocolError("address is not ours to free")
+            raise LocalProtocolError(f"Address {format_address(addr)} is not ours")
         self._wake(now)
         self._journal.note(self._raw_take, addr)
         self._raw_free(addr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def _apply(space: Space, op: str, args: dict[str, Any], result: dict[str, Any]) 
     else:
         addr = parse_address(args["address"])
         if result["error"] != "<nil>":
-            with pytest.raises(LocalProtocolError):
+            with pytest.raises(LocalProtocolError, match=f"^{re.escape(result['error'])}$"):
                 _one(space, op, addr)
         else:
             _one(space, op, addr)
@@ -130,6 +131,15 @@ def test_empty_space_gives_nothing() -> None:
     space = Space(Journal())
     assert space.allocate(Range(0, 1000), 0) is None
     assert donate(space, Range(0, 1000)) is None
+
+
+@pytest.mark.parametrize("where", [Range(150, 150), Range(150, 120), Range(250, 150)], ids=str)
+def test_nothing_is_given_of_no_range(where: Range) -> None:
+    space = Space(Journal())
+    space.add(Range(100, 200))
+    assert space.free_in(where) == 0
+    assert space.allocate(where, 0) is None
+    assert donate(space, where) is None
 
 
 def test_first_steps() -> None:
