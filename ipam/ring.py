@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
+from operator import eq, gt, itemgetter
 from typing import Final
 
 from base.errors import LocalProtocolError, RemoteProtocolError
@@ -49,18 +49,15 @@ def check_entries(universe: Range, entries: Sequence[Entry]) -> None:
     """
     if not entries:
         return
-    previous = -1
-    start, end = universe
-    for entry in entries:
-        token = entry[0]
-        if token <= previous:
-            raise RingError(
-                "Token appears twice in ring" if token == previous else "Ring not sorted"
-            )
-        if not start <= token < end:
-            raise RingError("Token is out of range")
-        previous = token
-    following = [entry[0] for entry in entries[1:]] + [entries[0][0]]
+    tokens = [entry[0] for entry in entries]
+    following = [*tokens[1:], tokens[0]]
+    # one rule after the other, as Weave does: of several broken ones both tell the same
+    if any(map(gt, tokens, tokens[1:])):
+        raise RingError("Ring not sorted")
+    if any(map(eq, tokens, tokens[1:])):
+        raise RingError("Token appears twice in ring")
+    if tokens[0] < universe.start or tokens[-1] >= universe.end:
+        raise RingError("Token is out of range")
     for (token, _, _, free), after in zip(entries, following, strict=True):
         if free > (room := distance(universe, token, after)):
             raise RingError(
@@ -244,14 +241,14 @@ class Ring:
             self._insert(index, Entry(end, self.peer, 0, distance(universe, end, following)))
 
     def transfer(self, peer: int, to: int) -> list[Range]:
-        """Everything of one peer to another; the ranges, in order of tokens."""
+        """Everything of one peer to another; the ranges, in order."""
         gained: list[Range] = []
         for index, entry in enumerate(self.entries):
             if entry.peer == peer:
                 gained += self.pieces(index)
                 version = raised(entry.version, TAKEOVER_STEP)
                 self._put(index, entry._replace(peer=to, version=version))
-        return gained
+        return sorted(gained)
 
     def set_free(self, token: int, free: int) -> bool:
         """Report the free addresses of a piece of ours; true if that is news.

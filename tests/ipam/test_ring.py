@@ -358,3 +358,30 @@ def test_a_hundred_peers_trade() -> None:
             del rings[gone]
             heir = rings[rng.choice(sorted(rings))]
             heir.transfer(gone, heir.peer)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ((0, 0, 9, 4), "Ring not sorted"),
+        ((0, 300, 4), "Ring not sorted"),
+        ((300, 300), "Token appears twice in ring"),
+        ((-1, 7, 7), "Token appears twice in ring"),
+        ((-1, 7), "Token is out of range"),
+        ((7, 256), "Token is out of range"),
+    ],
+)
+def test_of_several_faults_the_same_is_told_as_by_weave(tokens: tuple[int, ...], text: str) -> None:
+    """It is what operators compare between the two ends: order, then repetition, then range."""
+    with pytest.raises(RingError, match=f"^{text}$"):
+        ring(A, *((token, B, 0, 0) for token in tokens)).check()
+
+
+def test_a_transfer_tells_ranges_in_order() -> None:
+    """Also when the last piece wraps: its beginning is the first of all."""
+    mine = ring(A, (16, B, 0, 0), (32, A, 0, 0), (64, B, 0, 0))
+    assert mine.transfer(B, A) == [
+        Range(at(0), at(16)),
+        Range(at(16), at(32)),
+        Range(at(64), at(256)),
+    ]
