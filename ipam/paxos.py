@@ -117,7 +117,6 @@ class Paxos:
         counted = self.counted()
         promise = max(claims.promise for claims in [before, *counted.values()])
         mine = before._replace(promise=promise)
-        self.known[self.node] = counted[self.node] = mine
         followers = [claims for claims in counted.values() if claims.promise == promise]
         if promise.proposer == self.node and len(followers) >= self.quorum:
             best = max(followers, key=lambda claims: claims.accepted)
@@ -130,12 +129,14 @@ class Paxos:
             if claims.accepted == promise:
                 mine = Claims(promise, promise, claims.value, claims.origin)
                 break
-        self.known[self.node] = mine
-        return (mine.promise, mine.accepted, mine.origin) != (
+        if (mine.promise, mine.accepted, mine.origin) == (
             before.promise,
             before.accepted,
             before.origin,
-        )
+        ):
+            return False  # and no claims of ours where there were none: a voter more to all
+        self.known[self.node] = mine
+        return True
 
     def consensus(self) -> tuple[ProposalId, tuple[int, ...]] | None:
         """Origin and value that a quorum has accepted; None if there is none, as far as we know."""

@@ -25,6 +25,15 @@ def test_nothing_is_decided_before_it_is_known_by_how_many() -> None:
     assert one.consensus() is None
 
 
+def test_who_has_nothing_to_say_is_no_voter() -> None:
+    """Claims that claim nothing are known; thinking about them makes none of our own."""
+    one = Paxos(NodeId(7, 1), 2)
+    assert not one.think()
+    assert one.update({NodeId(8, 1): Claims()})
+    assert not one.think()
+    assert set(one.known) == {NodeId(8, 1)}
+
+
 def test_a_peer_that_restarted_is_a_seed_once() -> None:
     assert seeds_of([3, 1, 3, 2]) == (1, 2, 3)
 
