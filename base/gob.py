@@ -309,6 +309,11 @@ class Decoder:
             raise GobError("gob: extra data after value")
         return value
 
+    def field_names(self, raw: RawValue) -> tuple[str, ...]:
+        """Names of the fields that a framed struct may have, sent or not; none for other values."""
+        kind = self._types.get(raw.type_id)
+        return tuple(name for name, _ in kind.fields) if isinstance(kind, _Struct) else ()
+
     def struct_body(self, raw: RawValue, fields: tuple[tuple[str, int], ...]) -> bytes | None:
         """Bytes of a framed struct whose type has exactly these fields; None for any other value.
 

@@ -37,6 +37,10 @@ _RING, _ENTRIES, _ENTRY, _SEEDS = range(gob.FIRST_TYPE_ID + 8, gob.FIRST_TYPE_ID
 _RANGE: Final = gob.FIRST_TYPE_ID
 
 _ENTRY_FIELDS: Final = ("Token", "Peer", "Version", "Free")
+_STATE_FIELDS: Final = frozenset(("Now", "Nicknames", "Paxos", "Ring"))
+_RING_FIELDS: Final = frozenset(("Start", "End", "Peer", "Entries", "Seeds"))
+_RANGE_FIELDS: Final = frozenset(("Start", "End"))
+# types that Go met first as an element have no name
 _STATE_TYPES: Final = b"".join(
     (
         gob.define_struct(
@@ -46,10 +50,10 @@ _STATE_TYPES: Final = b"".join(
         ),
         gob.define_map(_NICKS, gob.UINT, gob.STRING, "map[mesh.PeerName]string"),
         gob.define_map(_PAXOS, _NODE, _CLAIMS, "GossipState"),
-        gob.define_struct(_NODE, "NodeID", [("Name", gob.UINT), ("UID", gob.UINT)]),
+        gob.define_struct(_NODE, "", [("Name", gob.UINT), ("UID", gob.UINT)]),
         gob.define_struct(
             _CLAIMS,
-            "NodeClaims",
+            "",
             [("Promise", _PROPOSAL), ("Accepted", _PROPOSAL), ("AcceptedVal", _VALUE)],
         ),
         gob.define_struct(_PROPOSAL, "ProposalID", [("Round", gob.UINT), ("Proposer", _NODE)]),
@@ -69,7 +73,7 @@ _STATE_TYPES: Final = b"".join(
         gob.define_slice(_ENTRIES, _ENTRY, "entries"),
         gob.define_struct(
             _ENTRY,
-            "entry",
+            "",
             [(name, gob.UINT) for name in _ENTRY_FIELDS],
         ),
         gob.define_slice(_SEEDS, gob.UINT, "[]mesh.PeerName"),
@@ -195,9 +199,7 @@ def decode_state(data: bytes) -> GossipState:
     """
     if len(data) > BYTES_MAX:
         raise gob.GobError(f"gossip of {len(data)} bytes")
-    found = _struct(gob.Decoder(data, _ENTRY_FIELDS).next())
-    if not found.keys() & {"Now", "Nicknames", "Paxos", "Ring"} and found:
-        raise gob.GobError("gob: not a gossip state")
+    found = _top(data, _STATE_FIELDS)
     paxos, ring = found.get("Paxos"), found.get("Ring")
     return GossipState(
         _number(found, "Now", -(1 << 63), (1 << 63) - 1),
@@ -213,16 +215,28 @@ def decode_ring(data: bytes) -> RingState:
     Raises:
         GobError: damaged, or beyond a cap.
     """
-    return _ring_state(_struct(gob.Decoder(data, _ENTRY_FIELDS).next()))
+    return _ring_state(_top(data, _RING_FIELDS))
 
 
 def decode_range(data: bytes) -> Range:
     """The range of a space request or denial, after its first byte. Raises GobError."""
-    found = _struct(gob.Decoder(data).next())
+    found = _top(data, _RANGE_FIELDS)
     where = Range(_number(found, "Start", 0, ADDRESS_MAX), _number(found, "End", 0, ADDRESS_MAX))
     if where.start > where.end:
         raise gob.GobError("range ends before it starts")
     return where
+
+
+def _top(data: bytes, known: frozenset[str]) -> dict[str, Any]:
+    """The struct that is the stream's first value. Fields beside the ``known`` ones may be sent;
+    one that could never hold any of them is something else.
+    """
+    decoder = gob.Decoder(data, _ENTRY_FIELDS)
+    raw = decoder.next_raw()
+    fields = decoder.field_names(raw)
+    if fields and known.isdisjoint(fields):
+        raise gob.GobError("gob: none of the fields is known")
+    return _struct(decoder.resolve(raw))
 
 
 def _struct(value: Any) -> dict[str, Any]:

@@ -56,6 +56,34 @@ def test_our_bytes_have_the_same_form(case: dict[str, Any]) -> None:
     assert _sorted(value) == _sorted(wanted)
 
 
+def _messages(stream: bytes) -> list[tuple[int, bytes]]:
+    """Type id, negative for a definition, and body of each message; ids fit in a byte."""
+    found = []
+    while stream:
+        length, stream = stream[0], stream[1:]
+        if length > gob.SHORT_MAX:
+            size = 256 - length
+            length, stream = int.from_bytes(stream[:size], "big"), stream[size:]
+        number = stream[1]
+        assert stream[0] == 0xFF
+        found.append((-(number + 1) // 2 if number & 1 else number // 2, stream[2:length]))
+        stream = stream[length:]
+    return found
+
+
+@pytest.mark.parametrize("case", VECTORS["gossip"], ids=lambda case: case["name"])
+def test_our_definitions_are_theirs(case: dict[str, Any]) -> None:
+    """Byte for byte, but for the numbers of the types."""
+    theirs = _messages(bytes.fromhex(case["bytes"]))
+    ours = _messages(wire.encode_state(wire.decode_state(bytes.fromhex(case["bytes"]))))
+    ids = {-one: -other for (one, _), (other, _) in zip(ours, theirs, strict=True) if one < 0}
+    assert len(ids) == len(ours) - 1
+    for (_, body), (_, wanted) in zip(ours[:-1], theirs[:-1], strict=True):
+        assert len(body) == len(wanted)
+        for at, (byte, other) in enumerate(zip(body, wanted, strict=True)):
+            assert byte == other or (body[at - 1] == 0xFF and ids[byte // 2] == other // 2)
+
+
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return sorted((str(key), _sorted(item)) for key, item in value.items())
@@ -79,6 +107,23 @@ def test_unicast(case: dict[str, Any]) -> None:
     )
     assert ours[0] == payload[0]
     assert wire.decode_range(ours[1:]) == where
+
+
+def _struct_of(*fields: str) -> bytes:
+    """A stream with one struct of these unsigned fields, of which the first is sent, a 1."""
+    kind = gob.define_struct(gob.FIRST_TYPE_ID, "T", [(field, gob.UINT) for field in fields])
+    return kind + gob.message(gob.FIRST_TYPE_ID, gob.encode_fields([b"\1"]))
+
+
+def test_fields_beside_the_known_ones_may_be_all_that_is_sent() -> None:
+    assert wire.decode_state(_struct_of("Future", "Now")) == GossipState()
+    assert wire.decode_range(_struct_of("Future", "End")) == Range(0, 0)
+
+
+def test_a_struct_without_any_known_field_is_refused() -> None:
+    for read in (wire.decode_state, wire.decode_range, wire.decode_ring):
+        with pytest.raises(gob.GobError, match="none of the fields"):
+            read(_struct_of("Future", "now"))
 
 
 def test_an_empty_map_of_claims_is_sent() -> None:
