@@ -195,7 +195,14 @@ class Exchange:
         state = self._context.state
         used = state.space.first_used
         try:
-            outcome = merge(state.ring, theirs.universe, theirs.entries, theirs.seeds, used)
+            outcome = merge(
+                state.ring,
+                theirs.universe,
+                theirs.entries,
+                theirs.seeds,
+                used,
+                self._context.peers.nick,
+            )
         except MergeConflictError as conflict:
             self._counters["conflicting rings"] += 1
             if not conflict.taken_over:

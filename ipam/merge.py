@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from base.names import PeerName
+from base.names import PeerName, format_peer
 from ipam.address import Range, format_address, merge_adjacent, subtract
 from ipam.ring import VERSION_MAX, Ring, RingError, check_entries, distance, raised
 from ipam.store import Entry
@@ -56,11 +56,17 @@ class Outcome:
 
 
 def merge(
-    ours: Ring, universe: Range, theirs: Sequence[Entry], seeds: tuple[int, ...], used: Used
+    ours: Ring,
+    universe: Range,
+    theirs: Sequence[Entry],
+    seeds: tuple[int, ...],
+    used: Used,
+    nick: Callable[[int], str] = lambda _: "",
 ) -> Outcome:
     """What ``ours`` and another ring make together; nothing is changed.
 
-    ``used`` tells an address in use on this host inside some ranges, or None.
+    ``used`` tells an address in use on this host inside some ranges, or None; ``nick`` what a peer
+    is called, "" if unknown.
 
     Raises:
         MergeConflictError: an address in use would be lost.
@@ -70,7 +76,7 @@ def merge(
     if seeds and ours.seeds and seeds != ours.seeds:
         raise RingError(
             "IP allocation was seeded by different peers "
-            f"(received: {_names(seeds)}, ours: {_names(ours.seeds)})"
+            f"(received: {_names(seeds, nick)}, ours: {_names(ours.seeds, nick)})"
         )
     if universe != ours.universe:
         raise RingError(
@@ -110,8 +116,10 @@ def _moved(ours: Ring, outcome: Outcome) -> list[Range]:
     )
 
 
-def _names(peers: Sequence[int]) -> str:
-    return "[" + " ".join(str(PeerName.from_int(peer)) for peer in peers) + "]"
+def _names(peers: Sequence[int], nick: Callable[[int], str]) -> str:
+    """Seeds as the operators of both sides compare them, the same text at both."""
+    named = [(PeerName.from_int(peer), nick(peer)) for peer in peers]
+    return f"[{' '.join(format_peer(*one) if one[1] else str(one[0]) for one in named)}]"
 
 
 def _walk(ours: Ring, theirs: Sequence[Entry]) -> Outcome:

@@ -204,7 +204,7 @@ def test_a_refused_ring_is_told_once_and_shown_while_it_comes_again() -> None:
     net.run(3 * REFUSAL_S)
     line = (
         "a peer's ring is refused: IP allocation was seeded by different peers "
-        f"(received: [{two.name}], ours: [{one.name}])"
+        f"(received: [{two.name}(host2)], ours: [{one.name}(host1)])"
     )
     assert one.refused > 10
     assert told == [line]

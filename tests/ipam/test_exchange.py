@@ -193,8 +193,11 @@ def test_mismatches_are_refused_with_a_reason() -> None:
     one = alone(mode=Mode.SEED, seeds=(name_of(1),))
     other = RingState(one.cluster.universe.range, 2, (Entry(0x0A200000, 2, 0, 64),), (2,))
     data = wire.encode_state(GossipState(1, {}, None, other))
-    with pytest.raises(RemoteProtocolError, match="seeded by different peers"):
+    with pytest.raises(RemoteProtocolError, match="seeded by different peers") as refused:
         one.core.on_gossip(data, 1.0)
+    assert str(refused.value).endswith(
+        "(received: [00:00:00:00:00:02], ours: [ce:00:00:00:00:01(host1)])"
+    )
     other = RingState(Range(0x0A200000, 0x0A200080), 2, (Entry(0x0A200000, 2, 0, 64),), ())
     data = wire.encode_state(GossipState(1, {}, None, other))
     with pytest.raises(RemoteProtocolError, match="Incompatible IP allocation ranges"):

@@ -37,9 +37,14 @@ def _without_r1(patch: pytest.MonkeyPatch) -> None:
 
 
 def _merge_all(
-    ours: Ring, universe: Range, theirs: Sequence[Entry], seeds: tuple[int, ...], _: Used
+    ours: Ring,
+    universe: Range,
+    theirs: Sequence[Entry],
+    seeds: tuple[int, ...],
+    _: Used,
+    nick: Callable[[int], str],
 ) -> Outcome:
-    return ipam.merge.merge(ours, universe, theirs, seeds, lambda _: None)
+    return ipam.merge.merge(ours, universe, theirs, seeds, lambda _: None, nick)
 
 
 def _without_r2(patch: pytest.MonkeyPatch) -> None:
