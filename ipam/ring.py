@@ -202,7 +202,8 @@ class Ring:
         half = len(peers) // 2
         middle = start + share // 2
         self._divide(start, middle, peers[:half])
-        self._divide(middle, end, peers[half:])
+        # an odd address stays with the lower half, uncounted: all must divide alike
+        self._divide(middle + share % 2, end, peers[half:])
 
     def grant(self, where: Range, peer: int) -> None:
         """Make ``peer`` the owner of ``where``, all of which is ours.

@@ -377,6 +377,14 @@ def test_of_several_faults_the_same_is_told_as_by_weave(tokens: tuple[int, ...],
         ring(A, *((token, B, 0, 0) for token in tokens)).check()
 
 
+def test_odd_ranges_are_divided_as_weave_does() -> None:
+    """Subnets never are odd; a ring alone does not know that its range is one."""
+    mine = Ring(Range(at(0), at(7)), A)
+    mine.claim_for_peers([A, B, C])
+    assert rows(mine) == [(0, A, 0, 3), (4, B, 0, 1), (6, C, 0, 1)]
+    mine.check()
+
+
 def test_a_transfer_tells_ranges_in_order() -> None:
     """Also when the last piece wraps: its beginning is the first of all."""
     mine = ring(A, (16, B, 0, 0), (32, A, 0, 0), (64, B, 0, 0))
