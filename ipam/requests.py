@@ -21,7 +21,7 @@ from base.errors import (
     OutOfBoundsError,
     RequestCancelledError,
 )
-from base.names import PeerName, format_peer
+from base.names import PeerName
 from ipam.address import Cidr, format_address
 from ipam.context import Context
 from ipam.events import Answered
@@ -173,7 +173,8 @@ class Requests:
         return False
 
     def _owned_by(self, cidr: Cidr, owner: int) -> str:
-        who = format_peer(PeerName.from_int(owner), self._context.peers.nick(owner))
+        nick = self._context.peers.nick(owner)
+        who = f"{PeerName.from_int(owner)}{f' ({nick})' if nick else ''}"  # as clients know it
         return f"address {cidr} is owned by other peer {who}"
 
     def _claim_held(self, one: Pending, cidr: Cidr, held: Holding, inside: bool) -> None:

@@ -49,7 +49,7 @@ def test_an_owner_that_answers_decides_even_for_the_impatient() -> None:
     answer = two.answers[request]
     assert isinstance(answer.error, ClaimConflictError)
     assert str(answer.error) == (
-        f"address {Cidr(addr, 26)} is owned by other peer {one.name}(host1) - it is in use there"
+        f"address {Cidr(addr, 26)} is owned by other peer {one.name} (host1) - it is in use there"
     )
     assert not list(two.core.owned())
     free = two.ask("claim", "k", Cidr(addr + 1, 26), no_error_on_unknown=True)

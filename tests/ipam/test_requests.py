@@ -12,7 +12,8 @@ from ipam.address import Cidr, Range, parse_address
 from ipam.events import SendUnicast
 from ipam.options import Mode
 from ipam.status import State
-from tests.ipam.cluster import CANCELLED, Cluster, alone, name_of, said
+from ipam.store import Entry
+from tests.ipam.cluster import CANCELLED, Cluster, alone, gossip, name_of, said
 
 # --- allocate, lookup, free ----------------------------------------------------------------------
 
@@ -155,6 +156,16 @@ def test_an_address_claimed_on_two_hosts_before_they_met() -> None:
     cluster.pass_time(10)
     assert two.core.status().conflicts == ()
     assert dict(one.core.owned()) == {"c1": (Cidr.parse("10.32.0.5/26"),)}
+
+
+def test_an_owner_of_whom_only_the_name_is_known_is_told_by_it() -> None:
+    host = alone()
+    gossip(host, [Entry(0x0A200000, 9, 0, 64)])
+    assert host.claim("a", "10.32.0.7/26") == ""
+    request = host.last()
+    host.cluster.pass_time(60)
+    text = "address 10.32.0.7/26 is owned by other peer 00:00:00:00:00:09 - it cannot be reached"
+    assert said(host.answers[request]) == f"ClaimConflictError: {text}"
 
 
 def test_claims_elsewhere() -> None:
