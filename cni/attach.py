@@ -36,7 +36,7 @@ from cni.links import Link, find_link, find_link_of, read_link
 from cni.names import DEFAULT_IFNAME, Alias, host_ifname
 from cni.netns import Netns
 from cni.requests import Interface, Route
-from cni.rtnetlink import Answer, Request, RouteSocket
+from cni.rtnetlink import Answer, RouteSocket
 from cni.sysctl import guard_container_end, guard_host_end
 
 #: How long the answer may wait for the bridge's port to forward.
@@ -142,7 +142,7 @@ class Attacher:
         with netns.run(RouteSocket) as inside:
             container = find_link(inside, wanted.ifname)
             if container is not None:
-                host = self._own_host_end(wanted, container)
+                host = self._joined(self._own_host_end(wanted, container), wanted, bridge)
                 job = _Job(wanted, netns, inside, bridge, host, container, created=False)
             else:
                 host, container = self._make_pair(netns, wanted, bridge, inside)
@@ -178,6 +178,22 @@ class Attacher:
             raise InterfaceExistsError(
                 "create", wanted.ifname, "it exists and was not made for this container", 17
             )
+        return host
+
+    def _joined(self, host: Link, wanted: Wanted, bridge: Link) -> Link:
+        """The host's end of an attachment that is there, on ``bridge``: put back if on none."""
+        if host.bridge == bridge.index:
+            return host
+        other = find_link_of(self.host, host.bridge) if host.bridge else None
+        if other is not None:
+            raise InterfaceExistsError(
+                "attach",
+                wanted.ifname,
+                f"it is on bridge {other.name}, not {bridge.name}; detach it first, or give "
+                "another interface",
+                errno.EEXIST,
+            )
+        self.host.one(req.join(host.index, host.name, bridge.index))
         return host
 
     def _make_pair(
@@ -239,7 +255,8 @@ class Attacher:
         )
         steps = [req.add_address(container.index, each) for each in wanted.addresses]
         steps.append(req.set_up(container.index, wanted.ifname))
-        steps += _routes(container.index, wanted)
+        networks = [address.network for address in wanted.addresses]
+        steps += req.add_routes(container.index, wanted.routes, networks)
         answers = job.inside.batch(steps)
         job.added = [
             address
@@ -370,24 +387,6 @@ class Attacher:
 def _is_of(link: Link, wanted: Alias) -> bool:
     found = Alias.parse(link.alias)
     return found is not None and found.names(wanted.container, wanted.ifname)
-
-
-def _routes(index: int, wanted: Wanted) -> list[Request]:
-    networks = [address.network for address in wanted.addresses]
-    made: list[Request] = []
-    reachable: set[Any] = set()
-    for route in wanted.routes:
-        gateway = route.gateway
-        if (
-            gateway is not None
-            and gateway not in reachable
-            and not any(gateway in network for network in networks)
-        ):
-            reachable.add(gateway)
-            alone = Route(req.host_network(gateway))
-            made.append(req.add_route(index, alone, on_link=True))
-        made.append(req.add_route(index, route))
-    return made
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ The host's end of a pair has room for 7 characters behind its prefix. They come 
 container and interface, so that several networks of one container, and containers whose ids begin
 alike, stay apart. The whole id stands in the alias of the host's end, where it is found again:
 
-    <container id> SP <interface> [SP <label>]          at most 255 bytes
+    <container id> SP <interface> [SP <label>]          at most 254 bytes
 
 Source of truth: node specification 1 and 6.1, cni specification 2 and 6.
 """
@@ -23,7 +23,8 @@ CONTAINER_ID_LEN_MAX: Final = 200
 IFNAME_LEN_MAX: Final = 15
 #: Interface of a container that was attached by hand.
 DEFAULT_IFNAME: Final = "ethwe"
-_ALIAS_LEN_MAX: Final = 255
+#: Of 256 bytes the kernel wants two for the end of the text.
+_ALIAS_LEN_MAX: Final = 254
 _SUFFIX_LEN: Final = 7
 _CONTAINER_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 

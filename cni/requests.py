@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -207,6 +208,23 @@ def add_route(index: int, route: Route, *, on_link: bool = False) -> Request:
         body["scope"] = _SCOPE_LINK
     body["attrs"] = attributes
     return Request(rt.NEWROUTE, body, f"route {route.destination}", rt.MAKE)
+
+
+def add_routes(index: int, routes: Iterable[Route], networks: Collection[Network]) -> list[Request]:
+    """``routes`` by a link with addresses of ``networks``; to a gateway outside a route first."""
+    made: list[Request] = []
+    reachable: set[Address] = set()
+    for route in routes:
+        gateway = route.gateway
+        if (
+            gateway is not None
+            and gateway not in reachable
+            and not any(gateway in network for network in networks)
+        ):
+            reachable.add(gateway)
+            made.append(add_route(index, Route(host_network(gateway)), on_link=True))
+        made.append(add_route(index, route))
+    return made
 
 
 def list_routes(index: int, version: int) -> Request:

@@ -5,6 +5,7 @@ Source of truth: node specification 7 and 10, ipam specification 9.4.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -125,6 +126,7 @@ def reset(
     stop(control_socket, _say)
     RunLock(control_socket).forget()
     try:
+        _detach_elsewhere(db_prefix, bridge)
         remove_state(db_prefix)
         folder = Path(db_prefix).parent
         install.remove_records(folder)
@@ -152,6 +154,33 @@ def _is_absent(db_prefix: str, bridge: str) -> bool:
     from control.host.bridge import read
 
     return not Path(f"{db_prefix}data.db").exists() and read(bridge) is None
+
+
+def _detach_elsewhere(db_prefix: str, bridge: str) -> None:
+    """Containers on other bridges: their links are told from another node's by our records alone.
+
+    Raises:
+        StateInUseError: another process has the records.
+        NetlinkError: the kernel refused.
+    """
+    from cni.attach import Attacher
+    from control.attachment_store import AttachmentStore
+    from control.state import StateInUseError, StateStore, state_path
+
+    if not state_path(db_prefix).exists():
+        return
+    try:
+        with StateStore.open(db_prefix) as state:
+            records = AttachmentStore(state).load()
+    except StateInUseError:
+        raise
+    except ConfigError:
+        return  # what is damaged tells nothing
+    with contextlib.closing(Attacher()) as attacher:
+        for record in records:
+            if record.bridge != bridge:
+                name = record.host_ifname
+                attacher.detach(record.container, record.ifname, host_name=name)
 
 
 def _hand_over(http_addr: str, force: bool) -> bool:

@@ -24,7 +24,7 @@ Source of truth: node specification 2, 4, 5, 6.1a.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
@@ -124,6 +124,9 @@ class HostService:
         self._wanted_ranges: list[tuple[int, int]] | None = None
         self._wanted_ports: Ports | None = None
         self._wishes = anyio.Event()
+        #: Called when the bridge is there, and when another has taken its place.
+        self.on_new_bridge: Callable[[], None] = _nobody
+        self._bridge_index = 0
         #: Times that a setting of the bridge had to be set.
         self.bridge_changes = 0
 
@@ -229,6 +232,9 @@ class HostService:
             patience_s = float("inf")
             try:
                 found = await anyio.to_thread.run_sync(self._settle)
+                if found is not None and found.index != self._bridge_index:
+                    self._bridge_index = found.index
+                    self.on_new_bridge()
                 joined = found is not None and found.joined
                 if joined != self._firewall.rules.joined:
                     await self._firewall.change(joined=joined)
@@ -283,3 +289,7 @@ class HostService:
             return
         frame = gratuitous_arp(Mac(sock.getsockname()[4]), address.ip)
         self._announcer.announce(interface, sock, [frame])
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

@@ -19,6 +19,7 @@ from tests.cni.wires import (
     answers,
     brport,
     interface,
+    ip_json,
     links_here,
     links_in,
     make_bridge,
@@ -163,6 +164,28 @@ def test_attached_again_only_adds() -> None:
 
 
 @in_new_netns
+def test_attached_again_is_put_back_on_its_bridge() -> None:
+    with Wire.up("10.32.0.1/24") as wire:
+        wanted = Wanted("c1", (interface("10.32.0.2/24"),))
+        inner = wire.container("c1", "10.32.0.2/24")
+        subprocess.run(["ip", "link", "set", wanted.host_ifname, "nomaster"], check=True)
+        assert not wire.attacher.attach(inner, wanted).created
+        assert answers(inner, "10.32.0.1")
+
+
+@in_new_netns
+def test_an_interface_that_is_on_another_bridge() -> None:
+    with Wire.up("10.32.0.1/24") as wire:
+        make_bridge("blue")
+        inner = wire.container("c1", "10.32.0.2/24")
+        elsewhere = Wanted("c1", (interface("10.33.0.2/24"),), bridge="blue")
+        with pytest.raises(InterfaceExistsError, match="is on bridge weave, not blue; detach it"):
+            wire.attacher.attach(inner, elsewhere)
+        assert addresses_in(inner) == ["10.32.0.2/24"]
+        assert answers(inner, "10.32.0.1")
+
+
+@in_new_netns
 def test_two_networks_of_one_container_on_two_bridges() -> None:
     with Wire.up("10.32.0.1/24") as wire:
         make_bridge("blue", "10.33.0.1/24")
@@ -185,6 +208,17 @@ def test_ids_of_all_lengths(container: str) -> None:
         assert links_in(inner) == {"lo", "ethwe"}
         assert wire.attacher.detach(container, "ethwe")
         assert links_in(inner) == {"lo"}
+
+
+@in_new_netns
+def test_a_label_of_any_length() -> None:
+    """Namespace and name of a pod have up to 63 and 253 characters."""
+    with Wire.up() as wire:
+        wanted = Wanted("0" * 64, (interface("10.32.0.2/12"),), label=f"{'n' * 63}/{'p' * 253}")
+        made = wire.attacher.attach(wire.netns(), wanted)
+        (link,) = ip_json("link", "show", made.host_ifname)
+        assert link["ifalias"] == f"{'0' * 64} ethwe {wanted.label}"[:254]
+        assert wire.attacher.detach(wanted.container, "ethwe")
 
 
 @in_new_netns

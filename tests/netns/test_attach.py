@@ -107,7 +107,8 @@ async def test_nothing_waits_for_a_ring_that_never_comes() -> None:
         await clean(host)
 
 
-async def test_a_bridge_made_anew_has_its_containers_back() -> None:
+@pytest.mark.parametrize("with_router", [True, False])
+async def test_a_bridge_made_anew_has_its_containers_back(*, with_router: bool) -> None:
     async with Lab(1) as lab:
         await start(lab)
         (host,) = lab.hosts
@@ -116,9 +117,30 @@ async def test_a_bridge_made_anew_has_its_containers_back() -> None:
         (address,) = await two.attach()
         assert await pings(one, address)
         host.ip(f"link del {BRIDGE}")
-        host.kill_router(signal.SIGKILL)
+        if with_router:
+            host.kill_router(signal.SIGKILL)
         await until(partial(pings, one, address), "one → two", 40.0)
         await clean(host)
+
+
+async def test_a_reset_leaves_no_container_attached() -> None:
+    """On a bridge of the user's, too: the bridge stays, and so does another node's container."""
+    async with Lab(1) as lab:
+        await start(lab)
+        (host,) = lab.hosts
+        host.ip("link add blue type bridge", "link set blue mtu 1300 up")
+        one = lab.new_guest(host, "one")
+        await one.attach()
+        await one.attach("--bridge", "blue", "--name", "eth1", "net:10.77.2.0/24")
+        host.ip("link add vethwepl0000000 type veth peer name other")
+        host.ip("link set vethwepl0000000 alias x_ethwe master blue")
+        await clean(host)
+        await host.weft_command(
+            *("reset", "--db-prefix", host.state_prefix, "--http-addr", host.http_socket),
+            *("--control-socket", host.control_socket),
+        )
+        assert (await one.run("ip", "-o", "link")).stdout.count("\n") == 1
+        assert host.ports("blue") == ["vethwepl0000000"]
 
 
 async def _answers(host: Host) -> bool:
