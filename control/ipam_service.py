@@ -31,7 +31,7 @@ import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from base.clock import Clock, MonotonicClock
-from base.errors import AllocationError, NoAddressError, WeftError
+from base.errors import AllocationError, ConfigError, NoAddressError, WeftError
 from base.log import kv
 from base.names import PeerName
 from control.ipam_channel import Channel
@@ -41,6 +41,7 @@ from ipam import events
 from ipam.address import Cidr, Range
 from ipam.allocator import Allocator
 from ipam.options import AllocatorOptions
+from ipam.ring import RingError
 from ipam.store import Holding, Store
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,18 @@ class IpamService:
         those ``on_bridge``, which however may be others' by the store: then that is right.
 
         Raises:
-            ConfigError: the store cannot be read.
+            ConfigError: the store cannot be read, or contradicts itself.
         """
         self._clock = clock or MonotonicClock()
         self._store = store
         self.allocator = Allocator(options, self._clock.now(), rng or random.SystemRandom())
         stored = store.load()
-        self.allocator.restore(stored, in_use, self._clock.now(), on_bridge)
+        try:
+            self.allocator.restore(stored, in_use, self._clock.now(), on_bridge)
+        except RingError as err:
+            raise ConfigError(
+                f"--db-prefix: the state file is damaged: {err}; move it away to start afresh"
+            ) from err
         self._owned = OwnedTokens(options.name, options.universe.range, stored.entries)
         self.universe = options.universe
         self.default_subnet = options.default_subnet or options.universe

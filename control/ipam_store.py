@@ -43,6 +43,18 @@ _PUT_HOLDINGS: Final = (
 )
 
 
+# A number that sqlite takes and nobody could have written; what the numbers mean together is the
+# allocator's to check.
+_NO_SUCH_NUMBERS: Final = (
+    "SELECT 1 FROM ipam_seed WHERE peer NOT BETWEEN 0 AND 0xFFFFFFFFFFFF "
+    "UNION ALL SELECT 1 FROM ipam_ring WHERE token NOT BETWEEN 0 AND 0xFFFFFFFF "
+    "OR peer NOT BETWEEN 0 AND 0xFFFFFFFFFFFF OR version NOT BETWEEN 0 AND 0xFFFFFFFF "
+    "OR free NOT BETWEEN 0 AND 0xFFFFFFFF "
+    "UNION ALL SELECT 1 FROM ipam_owned WHERE address NOT BETWEEN 0 AND 0xFFFFFFFF "
+    "OR prefix_len NOT BETWEEN 0 AND 32 OR is_container NOT IN (0, 1) LIMIT 1"
+)
+
+
 class IpamStore:
     """A :class:`ipam.store.Store` in the node's state file."""
 
@@ -59,6 +71,11 @@ class IpamStore:
             ConfigError: it cannot be read, or makes no sense.
         """
         state = self._state
+        if state.rows(_NO_SUCH_NUMBERS):
+            raise ConfigError(
+                f"--db-prefix: {state.path} is damaged: addresses or peers that cannot be; move it "
+                "away to start afresh"
+            )
         return Stored(
             identity=self.identity(),
             seeds=tuple(

@@ -283,7 +283,7 @@ class StateStore:
                     f"--db-prefix: {self.path} is in use; is another node running with it?"
                 ) from err
             raise ConfigError(f"--db-prefix: cannot use {self.path}: {err}") from err
-        except sqlite3.DatabaseError as err:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as err:  # the latter: of its own text
             with self.path.open("rb") as file:
                 weaves = is_bolt(file.read(BOLT_START_LEN))
             if weaves:

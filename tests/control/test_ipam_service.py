@@ -15,6 +15,7 @@ import pytest
 from base.errors import (
     AllocationError,
     ClaimConflictError,
+    ConfigError,
     NoAddressError,
     NotHeldError,
     NotStoredError,
@@ -261,3 +262,15 @@ async def test_the_face_for_the_rest_of_control(tmp_path: Path) -> None:
             await addresses.allocate("c1", IPv4Network("10.99.0.0/24"))
         await addresses.delete("c1")
         assert await addresses.lookup("c1") == []
+
+
+async def test_a_ring_that_contradicts_itself_ends_the_start(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, state):
+        await service.allocate("c1")
+    with StateStore.open(f"{tmp_path}/weft-") as state:
+        with state.change() as connection:
+            connection.execute("UPDATE ipam_ring SET free = 1 << 17")
+        settings = parse_ipam("10.32.0.0/16", "", f"seed={NAME}")
+        assert settings is not None
+        with pytest.raises(ConfigError, match=r"--db-prefix: .* is damaged: .*move it away"):
+            IpamService(settings.options(NAME, "host1", 1), IpamStore(state))

@@ -106,3 +106,27 @@ def test_what_makes_no_sense_is_refused(state: StateStore, key: str, value: str)
         connection.execute("UPDATE setting SET value = ? WHERE key = ?", (value, key))
     with pytest.raises(ConfigError, match="is damaged"):
         store.load()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ipam_seed SET peer = -1",
+        "UPDATE ipam_ring SET peer = 1 << 48",
+        "UPDATE ipam_ring SET token = -1",
+        "UPDATE ipam_ring SET version = 1 << 32",
+        "UPDATE ipam_ring SET free = -1",
+        "UPDATE ipam_owned SET address = 1 << 32",
+        "UPDATE ipam_owned SET prefix_len = 33",
+        "UPDATE ipam_owned SET is_container = 256",
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(state: StateStore, statement: str) -> None:
+    store = IpamStore(state)
+    entry, holding = Entry(1, 2, 3, 4), Holding(5, 12, "c1", True)
+    store.commit(Change(identity=IDENTITY, seeds=(NAME,), entries=(entry,), holdings=(holding,)))
+    store.load()
+    with state.change() as connection:
+        connection.execute(statement)
+    with pytest.raises(ConfigError, match=r"is damaged: .*move it away"):
+        store.load()

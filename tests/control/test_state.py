@@ -122,6 +122,16 @@ def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+def test_damage_in_the_names_of_columns_is_found(tmp_path: Path) -> None:
+    """The database's own message about it is no text then."""
+    with StateStore.open(_prefix(tmp_path)) as store:
+        path = store.path
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"CREATE TABLE setting (", b"CREATE TABLE setting \xff"))
+    with pytest.raises(ConfigError, match="damaged"):
+        StateStore.open(_prefix(tmp_path))
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     with StateStore.open(_prefix(tmp_path)) as store:
         path = store.path
