@@ -111,6 +111,11 @@ class StateStore:
             raise ConfigError(f'--db-prefix: "{prefix}" is no absolute path')
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _was_emptied(path):
+                raise ConfigError(
+                    f"--db-prefix: {path} is damaged (empty, and its log is not); move it and "
+                    f"{_log_of(path).name} away to start afresh"
+                )
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             file = _file_at(path)
             connection = sqlite3.connect(
@@ -345,6 +350,16 @@ def put_peers(connection: sqlite3.Connection, texts: Iterable[str]) -> None:
 def _file_at(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _was_emptied(path: Path) -> bool:
+    """Whether a file lost what it held: sqlite would take it for new, and drop its log."""
+    sizes = [each.stat().st_size if each.exists() else None for each in (path, _log_of(path))]
+    return sizes[0] == 0 and bool(sizes[1])
 
 
 def remove_state(prefix: str) -> None:

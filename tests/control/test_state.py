@@ -122,6 +122,21 @@ def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+def test_an_emptied_file_is_no_new_one(tmp_path: Path) -> None:
+    with StateStore.open(_prefix(tmp_path)) as store:
+        store.set_peers(["host1"])
+        path, log = store.path, Path(f"{store.path}-wal")
+        held = log.read_bytes()
+    path.write_bytes(b"")
+    log.write_bytes(held)  # as after a crash
+    with pytest.raises(ConfigError, match=r"is damaged .*move it and .*-wal away"):
+        StateStore.open(_prefix(tmp_path))
+    assert (path.read_bytes(), log.read_bytes()) == (b"", held)
+    log.unlink()
+    with StateStore.open(_prefix(tmp_path)) as store:  # one that was made and never filled
+        assert store.peers() == []
+
+
 def test_damage_in_the_names_of_columns_is_found(tmp_path: Path) -> None:
     """The database's own message about it is no text then."""
     with StateStore.open(_prefix(tmp_path)) as store:
