@@ -176,6 +176,8 @@ class _Pages:
     def _netns(self, path: str, pid: int) -> Netns:
         if bool(path) == bool(pid):
             raise ConfigError("netns: give the path of a network namespace or a pid, one of them")
+        if path and not path.startswith("/"):
+            raise ConfigError(f'netns: "{path}" is no absolute path')
         if pid < 0:
             raise ConfigError(f"pid: {pid} is no process")
         return self._attachments.book.files.netns(path or f"/proc/{pid}/ns/net")

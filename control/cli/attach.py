@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -194,7 +195,7 @@ def detach(
     if everything:
         query.append(("all", "true"))
     if netns is not None or pid is not None:
-        query.append(("netns", netns or f"/proc/{pid}/ns/net"))
+        query.append(("netns", f"/proc/{pid}/ns/net" if netns is None else _absolute(netns)))
     container = _attached(http_addr, container)
     gone = change_json(http_addr, "DELETE", _path(container), query=query)
     _print(gone, as_json=as_json)
@@ -302,11 +303,16 @@ def _locate(container: str, netns: str | None, pid: int | None) -> tuple[str, di
     if netns is not None and pid is not None:
         raise ConfigError("--pid: --netns says it already; give one of them")
     if netns is not None:
-        return check_container_id(container), {"netns": netns}
+        return check_container_id(container), {"netns": _absolute(netns)}
     if pid is not None:
         return check_container_id(container), {"pid": pid}
     found = find(container)
     return found.ident, {"netns": found.netns, "label": found.label}
+
+
+def _absolute(path: str) -> str:
+    """The node has another working directory. Links are its own to follow."""
+    return str(Path(path).absolute())
 
 
 def _attached(http_addr: str, text: str) -> str:

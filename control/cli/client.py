@@ -16,7 +16,7 @@ import httpx
 
 from base.errors import ConfigError, WeftError
 from control.http_addr import OPTION, HttpAddr, UnixAddr, parse_http_addrs
-from control.run_lock import LOCK_NAME
+from control.run_lock import LOCK_NAME, RunLock
 
 EXIT_NOT_LAUNCHED: Final = 1
 EXIT_NOT_RUNNING: Final = 2
@@ -48,6 +48,8 @@ class _Failures:
     """What became of the addresses that did not answer."""
 
     absent: list[str] = field(default_factory=list)
+    #: "process N": it has launched the node and lives, yet nothing answers.
+    launcher: str = ""
     dead: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
 
@@ -55,6 +57,13 @@ class _Failures:
         if self.denied:
             return NodeUnreachableError(
                 f"{OPTION}: {self.denied[0]}: permission denied; run as root", EXIT_NOT_LAUNCHED
+            )
+        if self.launcher and not self.absent:
+            return NodeUnreachableError(
+                f"{OPTION}: the node ({self.launcher}) does not answer at "
+                f"{' and '.join(self.dead)}: it is starting, or its socket was removed; wait, or "
+                "run 'weft stop' and 'weft launch'",
+                EXIT_NOT_RUNNING,
             )
         if self.dead and not self.absent:
             return NodeUnreachableError(
@@ -201,6 +210,7 @@ def _request(
             # weft launch leaves its lock file beside the socket, until reset or the next boot
             stopped = os.path.lexists(address.path.parent / LOCK_NAME)
             (failures.dead if stopped else failures.absent).append(str(address))
+            failures.launcher = failures.launcher or _launcher(address)
             continue
         try:
             with _client(address, timeout_s) as client:
@@ -213,14 +223,27 @@ def _request(
         except (httpx.ConnectError, httpx.ConnectTimeout) as err:
             denied = "Permission denied" in str(err)
             (failures.denied if denied else failures.dead).append(str(address))
+            if isinstance(address, UnixAddr):
+                failures.launcher = failures.launcher or _launcher(address)
         except (httpx.ReadError, httpx.RemoteProtocolError):
             failures.dead.append(str(address))
+        except httpx.InvalidURL as err:
+            raise ConfigError(f"{path[:64]}: this cannot be asked for: {err}") from err
         except httpx.HTTPError as err:
             raise NodeUnreachableError(
                 f"{OPTION}: no answer from {address} ({err}); is this a weft node?",
                 EXIT_NOT_LAUNCHED,
             ) from err
     raise failures.error()
+
+
+def _launcher(address: UnixAddr) -> str:
+    """Who holds the lock beside a socket, as :class:`_Failures` has it."""
+    try:
+        pid = RunLock(address.path).holder()
+    except ConfigError:
+        return ""  # for others than root
+    return "" if pid is None else f"process {pid}"
 
 
 def _client(address: HttpAddr, timeout_s: float | None) -> httpx.Client:

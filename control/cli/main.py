@@ -8,9 +8,11 @@ Source of truth: node specification 8 and 10.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -202,7 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     command = typer.main.get_command(app)
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         result = command.main(arguments, prog_name="weft", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told now, and not by Python at its end
     except typer.TyperException as err:
         print(_usage_error(err), file=sys.stderr)
     except WeftError as err:
@@ -211,11 +216,29 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_USER_ERROR
+        _forget_output()
+    except OSError as err:
+        if err.errno != errno.ENOSPC or err.filename is not None:
+            raise
+        _forget_output()
+        print(f"weft: the output cannot be written: {err.strerror}", file=sys.stderr)
     else:
         return result if isinstance(result, int) else 0
     return EXIT_USER_ERROR
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an argument that is not UTF-8: no name or address of ours is."""
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
+            raise ConfigError(f"{ascii(argument)[1:-1]}: this argument is no text in UTF-8")
+
+
+def _forget_output() -> None:
+    """What is left of standard output goes nowhere, so that Python says nothing at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _usage_error(err: typer.TyperException) -> str:

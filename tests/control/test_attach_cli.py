@@ -175,6 +175,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
             assert "no container" in node.refuses("attach")
             assert "no network namespace" in node.refuses("attach", "--netns", "/dev/null", "c1")
             assert "no such network namespace" in node.refuses("attach", "--netns", "/no", "c1")
+            here = f"open {Path.cwd()}/no: no such"
+            assert here in node.refuses("attach", "--netns", "no", "c1")
             own = "/proc/self/ns/net"
             assert "host's own" in node.refuses("attach", "--netns", own, "c1")
             assert "no such bridge" in node.refuses("attach", *pid, "--bridge", "blue", "c1")
@@ -235,6 +237,7 @@ def test_the_api(tmp_path: Path) -> None:
                     assert client.post("/attach/c1", content=body).status_code == 400
                 assert client.post("/attach/c1", json={}).status_code == 400
                 assert client.post("/attach/c1", json={"pid": -1}).status_code == 400
+                assert client.post("/attach/c1", json={"netns": "no"}).status_code == 400
                 gone = client.delete("/attach/c1", params={"all": "true"})
                 assert gone.json() == made.json()["Addresses"]
                 assert client.delete("/attach/c1").json() == []

@@ -12,6 +12,7 @@ import pytest
 
 from control.cli.commands import router_argv
 from control.cli.node_options import RouterOptions
+from control.run_lock import RunLock
 from tests.control.processes import PEERS, ROOT, weft
 
 
@@ -35,6 +36,11 @@ from tests.control.processes import PEERS, ROOT, weft
         (["status", "--http-addr", "/nonexistent/sock"], "--http-addr: no node is launched here"),
         (["report", "--http-addr", "not an address"], "--http-addr: "),
         (["fly"], "No such command 'fly'"),
+        (["detach", "--name", "\udcff", "c1"], "\\udcff: this argument is no text in UTF-8"),
+        (["connect", "a\udc80"], "a\\udc80: this argument is no text in UTF-8"),
+        (["rmpeer", ""], "rmpeer: : no router can be called that"),
+        (["rmpeer", "../ip/c1"], "rmpeer: ../ip/c1: no router can be called that"),
+        (["rmpeer", "x" * 70000, "--http-addr", "127.0.0.1:1"], f"/peer/{'x' * 58}: this cannot"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_one(arguments: list[str], message: str) -> None:
@@ -49,6 +55,32 @@ def test_nobody_listens_on_tcp() -> None:
     done = weft("status", "--http-addr", "127.0.0.1:1")
     assert done.returncode == 2
     assert "is not running; run 'weft launch'" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(unbuffered: str) -> None:
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    argv = [sys.executable, "-m", "control.cli", "version"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            argv, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    complaint = "weft: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, complaint)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            argv, env=environ, stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_node_that_runs_and_does_not_answer(tmp_path: Path) -> None:
+    with RunLock(tmp_path / "router.sock"):
+        done = weft("status", "--http-addr", str(tmp_path / "weave.sock"))
+    assert done.returncode == 2
+    assert f"the node (process {os.getpid()}) does not answer at {tmp_path}" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["launch", "control", "router", "status", "report"])
