@@ -95,6 +95,8 @@ class Answer:
         reason = self.reason or os.strerror(self.errno)
         if self.errno in (errno.EPERM, errno.EACCES):
             reason = "permission denied; run as root"
+        elif self.errno == errno.EXFULL:
+            reason = "the bridge has as many ports as the kernel gives it; use another bridge"
         return NetlinkError("configure", self.request.what, reason, self.errno)
 
     def check(self, *tolerated: int) -> None:

@@ -27,6 +27,7 @@ ADDRESSES_MAX: Final = 64
 ROUTES_MAX: Final = 256
 NO_IPAM: Final = "IP address allocation must be enabled to use 'net:'"
 _UNDO_TIMEOUT_S: Final = 60.0
+_NOTHING: Final = Attachment("", "", "", "", "")
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,7 +91,7 @@ class Attaching:
             await self._obtain(begun.ident)
             kept = begun.addresses
             addresses = (*kept, *(each for each in self._obtained if each not in kept))
-            wanted = self._wanted(addresses)
+            wanted = replace(self._wanted(addresses), label=begun.label)
             self._made = await book.in_thread(partial(book.attacher.attach, request.netns, wanted))
             record = replace(
                 begun.finished(), addresses=addresses, mac=self._made.mac, mtu=self._made.mtu
@@ -112,9 +113,10 @@ class Attaching:
         return record
 
     async def _draft(self) -> Attachment:
-        """The record of what is under way."""
+        """The record of what is under way; whoever only adds need not know what the maker said."""
         book, request = self._book, self._request
         before, known = self._before, self._known
+        kept = _NOTHING if known is None else known
         ident = book.new_ident(*self._key) if before is None else before.ident
         self._had = await book.held(ident)
         return Attachment(
@@ -123,16 +125,16 @@ class Attaching:
             ident=ident,
             bridge=request.bridge,
             host_ifname=self._wanted(()).host_ifname,
-            network=request.network,
-            mac="" if known is None else known.mac,
+            network=request.network or kept.network,
+            mac=kept.mac,
             hairpin=request.hairpin,
-            multicast_route=request.multicast_route,
-            addresses=() if known is None else known.addresses,
-            routes=request.routes,
+            multicast_route=request.multicast_route or kept.multicast_route,
+            addresses=kept.addresses,
+            routes=tuple(dict.fromkeys((*kept.routes, *request.routes))),
             netns=request.netns.path,
             netns_id=request.netns.ident,
-            label=request.label,
-            memo=request.memo,
+            label=request.label or kept.label,
+            memo=request.memo or kept.memo,
             made_at_s=time.time() if known is None else known.made_at_s,
             under_way=await book.held_besides(ident, before),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from base.errors import NetlinkError
+from cni import requests as req
 from cni import sysctl
 from cni.attach import Wanted
 from cni.requests import Route
-from cni.rtnetlink import RouteSocket
+from cni.rtnetlink import Answer, RouteSocket
 from tests.cni.wires import Wire, addresses_in, interface, links_here, links_in
 from tests.native.namespace import in_new_netns
 
@@ -120,3 +122,9 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(KeyboardInterrupt):
             wire.attacher.attach(inner, WANTED)
         assert links_in(inner) == {"lo"}
+
+
+def test_a_full_bridge_is_called_so() -> None:
+    answer = Answer(req.join(7, "vethwepl0000000", 2), errno.EXFULL)
+    with pytest.raises(NetlinkError, match="vethwepl0000000: the bridge has as many ports as"):
+        answer.check()

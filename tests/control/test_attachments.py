@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import anyio
@@ -11,12 +13,16 @@ from base.errors import AllocationError, ConfigError, NetlinkError, RequestCance
 from cni.attach import Attacher
 from cni.errors import NetnsGoneError
 from cni.netns import Netns
+from cni.requests import Route
+from control.attaching import AttachRequest
 from control.attachment_store import AttachmentStore
+from control.host.address_spec import FromSubnet
 from control.host.ports import Port
 from tests.cni.test_attach_failures import Fault
 from tests.cni.wires import (
     addresses_in,
     answers,
+    ip_json,
     links_here,
     links_in,
     make_bridge,
@@ -88,6 +94,29 @@ async def test_attached_again_is_the_same_and_adds(tmp_path: Path) -> None:
             assert more.made_at_s == first.made_at_s
             assert addresses_in(one) == ["10.32.1.1/24", "10.32.2.1/24"]
             assert node.store.load() == [more]
+            await node.clean()
+
+
+@on_a_host
+async def test_adding_by_hand_leaves_what_the_runtime_said(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        with new_netns() as one:
+            route = Route(IPv4Network("10.9.0.0/16"), IPv4Address("10.32.1.254"))
+            request = AttachRequest(
+                "c1",
+                one,
+                addresses=(FromSubnet(None),),
+                routes=(route,),
+                network="pods",
+                label="shop/app-1",
+                memo="{}",
+            )
+            made = await node.attachments.attach(request)
+            more = await node.attach("c1", one, "net:10.32.2.0/24")
+            assert replace(more, addresses=made.addresses) == made
+            assert more.routes == (route,)
+            (link,) = ip_json("link", "show", made.host_ifname)
+            assert link["ifalias"] == "c1 ethwe shop/app-1"
             await node.clean()
 
 
