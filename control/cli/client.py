@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,19 +49,17 @@ class _Failures:
     """What became of the addresses that did not answer."""
 
     absent: list[str] = field(default_factory=list)
-    #: "process N": it has launched the node and lives, yet nothing answers.
-    launcher: str = ""
     dead: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
 
-    def error(self) -> NodeUnreachableError:
+    def error(self, launcher: str) -> NodeUnreachableError:
         if self.denied:
             return NodeUnreachableError(
                 f"{OPTION}: {self.denied[0]}: permission denied; run as root", EXIT_NOT_LAUNCHED
             )
-        if self.launcher and not self.absent:
+        if launcher and not self.absent:
             return NodeUnreachableError(
-                f"{OPTION}: the node ({self.launcher}) does not answer at "
+                f"{OPTION}: the node ({launcher}) does not answer at "
                 f"{' and '.join(self.dead)}: it is starting, or its socket was removed; wait, or "
                 "run 'weft stop' and 'weft launch'",
                 EXIT_NOT_RUNNING,
@@ -210,7 +209,6 @@ def _request(
             # weft launch leaves its lock file beside the socket, until reset or the next boot
             stopped = os.path.lexists(address.path.parent / LOCK_NAME)
             (failures.dead if stopped else failures.absent).append(str(address))
-            failures.launcher = failures.launcher or _launcher(address)
             continue
         try:
             with _client(address, timeout_s) as client:
@@ -223,8 +221,6 @@ def _request(
         except (httpx.ConnectError, httpx.ConnectTimeout) as err:
             denied = "Permission denied" in str(err)
             (failures.denied if denied else failures.dead).append(str(address))
-            if isinstance(address, UnixAddr):
-                failures.launcher = failures.launcher or _launcher(address)
         except (httpx.ReadError, httpx.RemoteProtocolError):
             failures.dead.append(str(address))
         except httpx.InvalidURL as err:
@@ -234,16 +230,18 @@ def _request(
                 f"{OPTION}: no answer from {address} ({err}); is this a weft node?",
                 EXIT_NOT_LAUNCHED,
             ) from err
-    raise failures.error()
+    raise failures.error(_launcher(addresses))
 
 
-def _launcher(address: UnixAddr) -> str:
-    """Who holds the lock beside a socket, as :class:`_Failures` has it."""
-    try:
-        pid = RunLock(address.path).holder()
-    except ConfigError:
-        return ""  # for others than root
-    return "" if pid is None else f"process {pid}"
+def _launcher(addresses: Sequence[HttpAddr]) -> str:
+    """Who has launched the node and lives, though nothing answers; "" for nobody."""
+    for address in addresses:
+        if isinstance(address, UnixAddr):
+            with suppress(ConfigError):  # for others than root
+                pid = RunLock(address.path).holder()
+                if pid is not None:
+                    return f"process {pid}" if pid > 0 else "in another pid namespace"
+    return ""
 
 
 def _client(address: HttpAddr, timeout_s: float | None) -> httpx.Client:
