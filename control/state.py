@@ -22,7 +22,6 @@ Source of truth: node specification 7 (remembered peers, restart marker), ipam s
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -33,6 +32,7 @@ from typing import Any, Final, Self
 from base.errors import ConfigError
 from base.names import PeerName
 from control.bolt import BOLT_START_LEN, is_bolt
+from control.state_file import file_at, log_of, make_private, was_emptied
 
 DEFAULT_PREFIX: Final = "/var/lib/weave/weft-"
 #: "WEFT", in the file's header.
@@ -111,13 +111,13 @@ class StateStore:
             raise ConfigError(f'--db-prefix: "{prefix}" is no absolute path')
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _was_emptied(path):
+            if was_emptied(path):
                 raise ConfigError(
                     f"--db-prefix: {path} is damaged (empty, and its log is not); move it and "
-                    f"{_log_of(path).name} away to start afresh"
+                    f"{log_of(path).name} away to start afresh"
                 )
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            file = _file_at(path)
+            make_private(path)
+            file = file_at(path)
             connection = sqlite3.connect(
                 path, timeout=0, check_same_thread=False, isolation_level=None
             )
@@ -254,7 +254,7 @@ class StateStore:
     def _check_present(self) -> None:
         """What goes into a file that nobody finds again is not durable."""
         try:
-            found = _file_at(self.path)
+            found = file_at(self.path)
         except OSError:
             found = None
         if found != self._file:
@@ -345,21 +345,6 @@ def put_peers(connection: sqlite3.Connection, texts: Iterable[str]) -> None:
     connection.executemany(
         "INSERT INTO peer (position, text) VALUES (?, ?)", enumerate(dict.fromkeys(texts))
     )
-
-
-def _file_at(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _was_emptied(path: Path) -> bool:
-    """Whether a file lost what it held: sqlite would take it for new, and drop its log."""
-    sizes = [each.stat().st_size if each.exists() else None for each in (path, _log_of(path))]
-    return sizes[0] == 0 and bool(sizes[1])
 
 
 def remove_state(prefix: str) -> None:

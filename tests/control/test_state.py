@@ -122,6 +122,16 @@ def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+def test_others_shall_not_write(tmp_path: Path) -> None:
+    with StateStore.open(_prefix(tmp_path)) as store:
+        path = store.path
+    path.chmod(0o666)
+    with StateStore.open(_prefix(tmp_path)) as store:
+        store.set_peers(["host1"])
+        for each in path.parent.iterdir():  # the log has the mode of the file
+            assert each.stat().st_mode & 0o777 == 0o644
+
+
 def test_an_emptied_file_is_no_new_one(tmp_path: Path) -> None:
     with StateStore.open(_prefix(tmp_path)) as store:
         store.set_peers(["host1"])
