@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import anyio
@@ -48,6 +49,8 @@ class AttachmentService:
             self._attacher.close()
             raise
         self._mend = anyio.Event()
+        #: Indexes of the bridges that containers are on.
+        self._bridges: dict[str, int] = {}
 
     def close(self) -> None:
         """Let go of the kernel; containers stay attached."""
@@ -63,6 +66,14 @@ class AttachmentService:
     def mend_soon(self) -> None:
         """The bridge is there, perhaps anew: put the containers back on it."""
         self._mend.set()
+
+    def look_at_bridges(self) -> None:
+        """Links of the host have changed: mend where a bridge was made anew."""
+        names = {record.bridge for record in self.attachments.records}
+        found = {name: _index_of(name) for name in names}
+        if any(index not in (0, self._bridges.get(name)) for name, index in found.items()):
+            self.mend_soon()
+        self._bridges = found
 
     async def run(
         self,
@@ -81,3 +92,11 @@ class AttachmentService:
             await self._mend.wait()
             self._mend = anyio.Event()
             await mend(self.attachments)
+
+
+def _index_of(link: str) -> int:
+    """The kernel's number for a link, 0 if it is not there."""
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return 0

@@ -116,7 +116,7 @@ class Parts:
             addresses = None if self.ipam is None else IpamAddresses(self.ipam)
             if self.host is not None:
                 self.containers.attachments.watch(self.host.set_ports)
-                self.host.on_new_bridge = self.containers.mend_soon
+                self.host.on_links = self.containers.look_at_bridges
             await tasks.start(self.containers.run, addresses)
 
 

@@ -124,9 +124,8 @@ class HostService:
         self._wanted_ranges: list[tuple[int, int]] | None = None
         self._wanted_ports: Ports | None = None
         self._wishes = anyio.Event()
-        #: Called when the bridge is there, and when another has taken its place.
-        self.on_new_bridge: Callable[[], None] = _nobody
-        self._bridge_index = 0
+        #: Called at the start, and when links of the host have changed.
+        self.on_links: Callable[[], None] = _nobody
         #: Times that a setting of the bridge had to be set.
         self.bridge_changes = 0
 
@@ -232,9 +231,7 @@ class HostService:
             patience_s = float("inf")
             try:
                 found = await anyio.to_thread.run_sync(self._settle)
-                if found is not None and found.index != self._bridge_index:
-                    self._bridge_index = found.index
-                    self.on_new_bridge()
+                self.on_links()
                 joined = found is not None and found.joined
                 if joined != self._firewall.rules.joined:
                     await self._firewall.change(joined=joined)

@@ -123,6 +123,20 @@ async def test_a_bridge_made_anew_has_its_containers_back(*, with_router: bool) 
         await clean(host)
 
 
+async def test_another_bridge_made_anew_has_its_containers_back() -> None:
+    async with Lab(1) as lab:
+        await start(lab)
+        (host,) = lab.hosts
+        make = ("link add blue type bridge", "addr add 10.77.2.1/24 dev blue", "link set blue up")
+        host.ip(*make)
+        one = lab.new_guest(host, "one")
+        await one.attach("--bridge", "blue", "--mtu", "1300", "10.77.2.2/24")
+        await reaches(one, ["10.77.2.1"])
+        host.ip("link del blue", *make)
+        await reaches(one, ["10.77.2.1"])
+        await clean(host)
+
+
 async def test_a_reset_leaves_no_container_attached() -> None:
     """On a bridge of the user's, too: the bridge stays, and so does another node's container."""
     async with Lab(1) as lab:
