@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from control.cli.main import main
+from control.cli.entry import main
 
 sys.exit(main())

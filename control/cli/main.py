@@ -25,12 +25,12 @@ from base.importing import importing
 from control.cli import attach, cni, compat, host, ipam, leave, node
 from control.cli import options as opt
 from control.cli.commands import control_argv, replace_process, router_argv
+from control.cli.entry import EXIT_INTERRUPTED
 from control.cli.legacy import LegacyCommand
 from control.cli.node_options import ControlOptions, LaunchOptions, RouterOptions
 from control.cli.record import takes
 
 EXIT_USER_ERROR: Final = 1
-EXIT_INTERRUPTED: Final = 130
 
 logger = logging.getLogger(__name__)
 

@@ -146,6 +146,32 @@ def test_a_folder_lying_around_does_not_become_our_code(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+_INTERRUPTED_IMPORT = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "control.cli.main":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from control.cli.entry import main
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_while_it_imports_leaves_no_trace() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_IMPORT, "version"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("command", ["router", "demo"])
 def test_commands_that_become_another_process(command: str, tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
