@@ -147,7 +147,7 @@ def _report_page(observe: Observe) -> Endpoint:
             return _text("error: must supply one format parameter\n", 400)
         try:
             template = Template(formats[0])
-            data = report.build(await observe(MACS_MAX))
+            data = report.for_template(await observe(MACS_MAX))
             return _text(await anyio.to_thread.run_sync(template.render, data))
         except TemplateError as err:
             return _text(f"{err}\n", 400)

@@ -29,6 +29,18 @@ class Nil:
 NIL: Final = Nil()
 
 
+class Absent:
+    """A part of a report that is not there, as the original's nil pointer: false, without fields,
+    null in JSON.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+
+ABSENT: Final = Absent()
+
+
 def printable(text: str) -> str:
     r"""``text`` with every character that does not print written as ``\x1b`` or ``\u202e``."""
     if text.isprintable():
@@ -48,7 +60,7 @@ def _null(value: Any) -> None:
     """What msgspec asks about values that it does not know. The error is its own convention for one
     that we do not know either.
     """
-    if not isinstance(value, Nil):
+    if not isinstance(value, Nil | Absent):
         raise NotImplementedError(f"{type(value).__name__} has no JSON")
 
 

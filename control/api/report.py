@@ -16,12 +16,12 @@ from typing import Any
 
 from base.counters import COUNTER_NAMES
 from control.api.connections import own_connections, peer_states, record, rfc3339
-from control.api.printable import NIL
+from control.api.printable import ABSENT, NIL
 from control.api.status import warnings
 from control.api.template import OpenMap
 from control.node import NodeView
 from ipam.address import format_address
-from ipam.status import IpamStatus
+from ipam.status import IpamStatus, State
 
 
 def build(view: NodeView) -> dict[str, Any]:
@@ -49,6 +49,13 @@ def build(view: NodeView) -> dict[str, Any]:
         "Counters": _counters(report.counters) if report else {},
         "Forwarders": _forwarders(view),
     }
+
+
+def for_template(view: NodeView) -> dict[str, Any]:
+    """The report with the parts of the original that are switched off or not ours, as templates
+    may ask for them.
+    """
+    return dict.fromkeys(("IPAM", "DNS", "Proxy", "Plugin"), ABSENT) | build(view)
 
 
 def summary(view: NodeView) -> dict[str, Any]:
@@ -142,10 +149,10 @@ def _ipam_summary(known: IpamStatus) -> dict[str, Any]:
 
 def _ipam(known: IpamStatus) -> dict[str, Any]:
     """The original's record, to the letter: scripts take it apart."""
-    paxos = known.paxos
+    paxos = known.paxos  # which the original does not show before it is asked
     return {
-        "Paxos": None
-        if paxos is None
+        "Paxos": ABSENT
+        if paxos is None or known.state is State.IDLE
         else {
             "Elector": paxos.elector,
             "KnownNodes": paxos.known_nodes,

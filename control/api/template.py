@@ -4,7 +4,8 @@
     {{range .Router.Peers}}…{{else}}…{{end}}   {{if .Ready}}…{{else}}…{{end}}   {{- trims -}}
 
 Data are what JSON has: dicts, lists, str, numbers, bool, None. A field that a dict does not have is
-an error, but in an :class:`OpenMap` (a map in the original) it is None, as is any field of None.
+an error, but in an :class:`OpenMap` (a map in the original) it is None, as is any field of None;
+one of a part that is :class:`~control.api.printable.Absent` is an error, too.
 None, false, 0 and what is empty are false; None has length 0. Values print as Go prints them:
 lists ``[a b]``, dicts as its structs ``{value …}``, an OpenMap ``map[key:value …]``, None
 ``<no value>`` and inside of others ``<nil>``. What does not print is escaped in
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from control.api.printable import Nil, json_text, printable
+from control.api.printable import Absent, Nil, json_text, printable
 
 DEPTH_MAX: Final = 50
 STEPS_MAX: Final = 1_000_000
@@ -61,11 +62,15 @@ class OpenMap(dict[str, Any]):
 
 @dataclass(slots=True, frozen=True)
 class _Value:
-    """What an action prints: a literal, or the end of ``path`` (from dot), maybe by a function."""
+    """What an action prints: a literal, or the end of ``path`` (from dot), maybe by a function.
+
+    ``misfit`` is why it prints nothing: it parses, but to run it is an error.
+    """
 
     path: tuple[str, ...] = ()
     literal: str | None = None
     function: str | None = None
+    misfit: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,14 +121,16 @@ class _Parser:
             if keyword in ("range", "if"):
                 if len(open_blocks) == DEPTH_MAX:
                     raise self._error(f"more than {DEPTH_MAX} blocks inside each other")
-                block = _Block(keyword, self._value(piece[1:]))
+                block = _Block(keyword, self._value(piece[1:], of=keyword))
                 current.append(block)
                 open_blocks.append((block, current))
                 in_else.append(False)
                 current = block.body
             elif keyword == "else" and len(piece) == 1:
-                if not open_blocks or in_else[-1]:
+                if not open_blocks:
                     raise self._error("unexpected {{else}}")
+                if in_else[-1]:
+                    raise self._error("expected end; found {{else}}")
                 in_else[-1] = True
                 current = open_blocks[-1][0].otherwise
             elif keyword == "end" and len(piece) == 1:
@@ -158,45 +165,54 @@ class _Parser:
             yield tokens
 
     def _tokens(self) -> Iterator[str]:
+        before: str | None = "space"
         while True:
             found = _TOKEN.match(self._text, self._at)
             if found is None:
                 raise self._error(self._complaint())
             self._at = found.end()
-            if found.lastgroup != "space":
+            kind = found.lastgroup
+            if kind not in ("space", "end") and before not in ("space", "word"):
+                said = "<.>" if kind == "dot" else f'"{printable(found[0])}"'
+                raise self._error(f"unexpected {said} in operand")
+            if kind != "space":
                 yield found[0]
-            if found.lastgroup == "end":
+            if kind == "end":
                 return
+            before = kind
 
     def _complaint(self) -> str:
         if self._at == len(self._text):
             return "unclosed action"
         char = self._text[self._at]
         if char in '"`':
-            return "unterminated quoted string"
+            return f"unterminated {'raw ' if char == '`' else ''}quoted string"
         return f"unexpected '{printable(char)}' in action"
 
-    def _value(self, tokens: list[str]) -> _Value:
+    def _value(self, tokens: list[str], of: str = "command") -> _Value:
         if not tokens:
-            raise self._error("missing value for command")
+            raise self._error(f"missing value for {of}")
         function = tokens[0] if tokens[0] in ("len", "json") else None
         if function is None and tokens[0][0] not in '."`':
             raise self._error(f'function "{tokens[0]}" not defined')
         operands = tokens[1:] if function else tokens
-        if len(operands) != 1:
-            count = f"wrong number of args for {function}: want 1 got {len(operands)}"
-            raise self._error(count if function else f'unexpected "{printable(operands[1])}"')
+        for word in operands:
+            if word[0] not in '."`':
+                raise self._error(f'function "{word}" not defined')
+        if len(operands) != 1:  # the original, too, finds that only when it runs it
+            wrong = (
+                "wrong number of args for" if function else "can't give argument to non-function"
+            )
+            return _Value(misfit=f"{wrong} {function or operands[0]}")
         (operand,) = operands
         match operand[0]:
             case '"':
                 return _Value(literal=self._unquoted(operand[1:-1]), function=function)
             case "`":
                 return _Value(literal=operand[1:-1], function=function)
-            case ".":
+            case _:
                 path = tuple(operand[1:].split(".")) if len(operand) > 1 else ()
                 return _Value(path, function=function)
-            case _:
-                raise self._error(f'function "{operand}" not defined')
 
     def _unquoted(self, text: str) -> str:
         def character(found: re.Match[str]) -> str:
@@ -263,6 +279,8 @@ def _is_literal(value: _Value) -> bool:
 
 
 def _evaluate(value: _Value, dot: Any) -> Any:
+    if value.misfit:
+        raise RenderError(value.misfit)
     found = dot if value.literal is None else value.literal
     for name in value.path:
         found = _field(found, name)
@@ -293,6 +311,8 @@ def _shown(value: Any, *, literal: bool = False) -> str:
         return value if literal else printable(value)
     if value is None:
         return "<no value>"
+    if isinstance(value, Absent):
+        return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, OpenMap):

@@ -162,7 +162,14 @@ def test_what_is_pending() -> None:
     assert found["PendingClaims"] == [
         {"Ident": "c2", "CIDR": {"Addr": "10.32.0.9", "PrefixLen": 16}}
     ]
-    assert found["Paxos"] == {"Elector": True, "KnownNodes": 0, "Quorum": 0}
+
+
+def test_an_election_shows_once_it_is_wanted() -> None:
+    def shown(state: State) -> Any:
+        return json.loads(json_text(report.build(seen(replace(FRESH, state=state)))))["IPAM"]
+
+    assert shown(State.IDLE)["Paxos"] is None
+    assert shown(State.ELECTING)["Paxos"] == {"Elector": True, "KnownNodes": 0, "Quorum": 0}
 
 
 def test_the_report_for_people() -> None:

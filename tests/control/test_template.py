@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from control.api import report
-from control.api.printable import json_text
+from control.api.printable import ABSENT, json_text
 from control.api.template import OpenMap, RenderError, Template, TemplateError
 from tests.control.views import node, samples
 
@@ -26,6 +26,7 @@ DATA: dict[str, Any] = {
     "Peers": [{"Nick": "h1", "Links": ["x", "y"]}, {"Nick": "h2", "Links": []}],
     "Map": {"b": 2, "a": None},
     "Attrs": OpenMap(mtu=1438),
+    "Gone": ABSENT,
 }
 
 
@@ -55,6 +56,7 @@ DATA: dict[str, Any] = {
         ("a {{- .Count -}} \n b", "a3b"),
         ("{{.Attrs.mtu}} {{.Attrs.encrypted}} {{.Nothing.Deep.Er}}", "1438 <no value> <no value>"),
         ("a\n{{.Count}}\n", "a\n3\n"),
+        ("{{.Gone}} {{json .Gone}} {{if .Gone}}a{{else}}b{{end}}", "<nil> null b"),
     ],
 )
 def test_renders(template: str, text: str) -> None:
@@ -67,18 +69,20 @@ def test_renders(template: str, text: str) -> None:
         ("{{", "template: format:1: unclosed action"),
         ("a\n{{.Name", "template: format:2: unclosed action"),
         ("{{}}", "template: format:1: missing value for command"),
-        ("{{if}}x{{end}}", "template: format:1: missing value for command"),
+        ("{{if}}x{{end}}", "template: format:1: missing value for if"),
+        ("{{range}}x{{end}}", "template: format:1: missing value for range"),
         ("{{range .A}}", "template: format:1: unexpected EOF"),
         ("{{end}}", "template: format:1: unexpected {{end}}"),
         ("{{else}}", "template: format:1: unexpected {{else}}"),
-        ("{{if .A}}{{else}}{{else}}{{end}}", "template: format:1: unexpected {{else}}"),
+        ("{{if .A}}{{else}}{{else}}{{end}}", "template: format:1: expected end; found {{else}}"),
         ("{{foo .A}}", 'template: format:1: function "foo" not defined'),
         ("{{len x}}", 'template: format:1: function "x" not defined'),
         ('{{"a}}', "template: format:1: unterminated quoted string"),
+        ("{{`a}}", "template: format:1: unterminated raw quoted string"),
+        ("{{.A.}}", "template: format:1: unexpected <.> in operand"),
+        ('{{"x"y}}', 'template: format:1: unexpected "y" in operand'),
+        ("{{. A}}", 'template: format:1: function "A" not defined'),
         ('{{"\\q"}}', "template: format:1: unknown escape \\q in a string"),
-        ("{{len}}", "template: format:1: wrong number of args for len: want 1 got 0"),
-        ("{{len .A .B}}", "template: format:1: wrong number of args for len: want 1 got 2"),
-        ("{{.A .B}}", 'template: format:1: unexpected ".B"'),
         ("{{$x}}", "template: format:1: unexpected '$' in action"),
         ("{{.A\x1b}}", "template: format:1: unexpected '\\x1b' in action"),
         ("{{if .A}}" * 51 + "{{end}}" * 51, "template: format:1: more than 50 blocks"),
@@ -92,7 +96,11 @@ def test_refuses(template: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{.Nope}}", "{{.Name.Deep}}", "{{.List.a}}", "{{len .Count}}", "{{range .Name}}{{end}}"],
+    [
+        *("{{.Nope}}", "{{.Name.Deep}}", "{{.List.a}}", "{{len .Count}}", "{{range .Name}}{{end}}"),
+        *("{{len}}", "{{json}}", "{{len .Name .Name}}", "{{.Name .Count}}"),
+        *("{{.Gone.A}}", "{{len .Gone}}", "{{range .Gone}}{{end}}"),
+    ],
 )
 def test_does_not_fit(template: str) -> None:
     with pytest.raises(RenderError):
@@ -145,6 +153,15 @@ def test_templates_of_scripts() -> None:
     )
     assert Template(template).render(data) == "-> 10.95.0.2:6783 sleeve"
     assert Template("{{json .}}").render(data) == json_text(data)
+
+
+def test_parts_that_are_off() -> None:
+    data = report.for_template(node())
+    for part in ("IPAM", "DNS", "Proxy", "Plugin"):
+        ask = f"{{{{if .{part}}}}}on{{{{else}}}}off{{{{end}}}} {{{{.{part}}}}}"
+        assert Template(ask).render(data) == "off <nil>"
+        with pytest.raises(RenderError):
+            Template(f"{{{{.{part}.Range}}}}").render(data)
 
 
 _PIECES = st.sampled_from(
