@@ -96,6 +96,7 @@ class MeshLinks:
         self.young = True
         self._unicast: list[tuple[PeerName, PeerName]] = []
         self._broadcast: list[tuple[PeerName, frozenset[PeerName]]] = []
+        self.routes_changed()  # our own broadcasts go to nobody yet, which a report says
 
     def link(self, conn: int) -> Link | None:
         """The sleeve side of a connection."""

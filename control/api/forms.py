@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
@@ -34,7 +35,7 @@ def parse_peers(body: bytes, query: str = "") -> PeersForm:
         if name == "peer":
             text = value.strip()
             if not text or not text.isprintable() or "\ufffd" in text:
-                raise FormError(f"peer {value!r} is no host name or address")
+                raise FormError(f"invalid peer name {json.dumps(value)}, should be host[:port]")
             peers[text] = None
         elif name == "replace":
             replace = value if replace is None else replace

@@ -26,7 +26,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from base.errors import AllocationError, ClaimConflictError, OutOfBoundsError, PlatformError
+from base.errors import (
+    AllocationError,
+    ClaimConflictError,
+    ConfigError,
+    OutOfBoundsError,
+    PlatformError,
+)
 from control.api.caller import caller_of
 from control.api.forms import FIELDS_MAX, FormError
 from control.api.guard import read_body
@@ -35,6 +41,7 @@ from control.api.routing import Endpoint, route
 from control.host.address_spec import parse_cidr, parse_specs
 from control.host.service import HostService
 from control.node import HostView
+from ipam.address import AddressError, Cidr
 
 _JSON: Final = "application/json"
 _FIELDS: Final = ("addr", "skipNAT", "fqdn")
@@ -128,12 +135,15 @@ class _Form:
 
 
 def _flag(name: str, value: str) -> bool:
-    """As the original's language reads it."""
+    """As the original's language reads it; its words, too. An empty one is none."""
     if value in _YES:
         return True
-    if value in _NO:
+    if not value or value in _NO:
         return False
-    raise FormError(f"{name} {value!r} is neither true nor false")
+    said = json.dumps(value)
+    raise FormError(
+        f"unable to parse {name} option: strconv.ParseBool: parsing {said}: invalid syntax"
+    )
 
 
 async def _form(request: Request) -> _Form:
@@ -148,7 +158,12 @@ async def _form(request: Request) -> _Form:
 
 
 def _cidr_of(request: Request) -> IPv4Interface:
-    return parse_cidr(f"{request.path_params['ip']}/{request.path_params['length']}")
+    text = f"{request.path_params['ip']}/{request.path_params['length']}"
+    try:
+        Cidr.parse(text)
+    except AddressError as err:
+        raise ConfigError(f"unable to parse ip addr: {err}") from err
+    return parse_cidr(text)
 
 
 def _addresses(request: Request, found: list[IPv4Interface]) -> Response:

@@ -127,6 +127,16 @@ def test_refused_peers_are_named_and_the_others_taken(served: Served) -> None:
     assert served.orders.connected == [(["bad1", "ok", "bad2"], False)]
 
 
+def test_what_is_no_peer_is_named_as_the_original_does(served: Served) -> None:
+    with served.client() as client:
+        answer = client.post("/connect", data={"peer": ["a", ""]})
+    assert (answer.status_code, answer.text) == (
+        400,
+        'invalid peer name "", should be host[:port]\n',
+    )
+    assert not served.orders.connected
+
+
 def test_what_cannot_be_remembered(served: Served) -> None:
     with served.client() as client:
         answer = client.post("/forget", data={"peer": "disk-full"})

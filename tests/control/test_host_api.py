@@ -96,7 +96,7 @@ async def test_skip_nat() -> None:
         assert "masquerade to 10.2.0.0/16" not in rule_comments("ip", "weave")
         found = (await it.client.get("/expose")).json()
         assert found == [{"Address": "10.2.0.1/16", "Masquerade": False}]
-        for text, code in (("1", 204), ("F", 204), ("junk", 400), ("", 400)):
+        for text, code in (("1", 204), ("F", 204), ("junk", 400), ("", 204)):
             answer = await it.client.post("/expose/10.2.0.1/16", params={"skipNAT": text})
             assert answer.status_code == code, text
 
@@ -115,15 +115,27 @@ async def test_specs() -> None:
         assert it.addresses.held[EXPOSE_IDENT] == []
 
 
+_UNPARSED = "unable to parse ip addr: invalid"
+
+
 @in_netns
 async def test_what_is_refused() -> None:
     addresses = FakeAddresses()
     await addresses.allocate("somebody")
     async with served(addresses) as it:
         for method, path, status, words in (
-            ("POST", "/expose/10.2.0.1/33", 400, "is no IPv4 address"),
-            ("POST", "/expose/fe80::1/64", 400, "is no IPv4 address"),
-            ("POST", "/expose/10.2.0.1/x", 400, "has no prefix length"),
+            ("POST", "/expose/10.2.0.1/33", 400, f"{_UNPARSED} CIDR address: 10.2.0.1/33\n"),
+            (
+                *("POST", "/expose/fe80::1/64", 400),
+                f"{_UNPARSED} Non-IPv4 address not supported: fe80::1/64\n",
+            ),
+            ("POST", "/expose/10.2.0.1/x", 400, f"{_UNPARSED} CIDR address: 10.2.0.1/x\n"),
+            ("POST", "/expose/zz:1/64", 400, f"{_UNPARSED} CIDR address: zz:1/64\n"),
+            ("POST", "/expose/127.0.0.1/24", 400, "is no address of a host"),
+            (
+                *("POST", "/expose/10.2.0.1/16?skipNAT=maybe", 400),
+                'option: strconv.ParseBool: parsing "maybe": invalid syntax\n',
+            ),
             ("POST", "/expose?addr=net:10.2.0.1/16", 400, "has bits of a host"),
             ("POST", "/expose?color=red", 400, "unknown field 'color'"),
             ("POST", "/expose?addr=10.32.0.1/12", 400, "in use by somebody"),

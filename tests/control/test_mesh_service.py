@@ -17,6 +17,7 @@ import pytest
 from base.errors import ConfigError
 from base.ipc import (
     SCHEMA_VERSION,
+    BroadcastRoute,
     Connection,
     Delta,
     MessageReader,
@@ -325,6 +326,14 @@ async def test_peers_are_remembered_as_the_original_does(tmp_path: Path) -> None
 async def test_resume_takes_no_peers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--resume: "):
         Member(1, 1, tmp_path, None, "", peers=("x",), resume=True)
+
+
+async def test_alone_its_broadcasts_go_to_nobody(tmp_path: Path) -> None:
+    """Which a report says, as the original's; not that there are no routes."""
+    async with _mesh(tmp_path) as mesh:
+        one = await mesh.start(1)
+        ours = BroadcastRoute(one.service.snapshot().name, ())
+        assert one.service.snapshot().broadcast == (ours,)
 
 
 async def test_connect_tells_of_each_peer_it_refuses(tmp_path: Path) -> None:

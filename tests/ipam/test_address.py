@@ -50,6 +50,8 @@ def test_bad_addresses(text: str) -> None:
         parse_address(text)
     with pytest.raises(AddressError, match="invalid CIDR address"):
         Cidr.parse(f"{text}/24")
+    with pytest.raises(AddressError, match="invalid CIDR address"):
+        Cidr.parse(f"{text}:/24")  # a colon does not make it IPv6
 
 
 @pytest.mark.parametrize(
