@@ -20,6 +20,8 @@ from cni.sysctl import guard_host_end
 OUR_END: Final = "vethwebl"
 THEIR_END: Final = "vethwebg"
 _ROOM: Final = 7
+_OURS: Final = "weft launch makes it, --weave-bridge names another"
+_THEIRS: Final = "name one of this host"
 
 
 def type_of_bridge(bridge: str) -> str:
@@ -29,7 +31,7 @@ def type_of_bridge(bridge: str) -> str:
         BridgeMissingError: it is not there.
     """
     with RouteSocket() as host:
-        _bridge(host, bridge)
+        _bridge(host, bridge, _OURS)
     return "bridge"
 
 
@@ -46,7 +48,7 @@ def join_bridges(bridge: str, other: str) -> None:
     suffix = other if len(other) <= _ROOM else hashlib.sha256(other.encode()).hexdigest()[:_ROOM]
     names = (OUR_END + suffix, THEIR_END + suffix)
     with RouteSocket() as host:
-        ours, theirs = _bridge(host, bridge), _bridge(host, other)
+        ours, theirs = _bridge(host, bridge, _OURS), _bridge(host, other, _THEIRS)
         if ours.index == theirs.index:
             raise CaptureError("join", other, "it is the network's own bridge")
         if not theirs.up:
@@ -74,10 +76,10 @@ def join_bridges(bridge: str, other: str) -> None:
             raise
 
 
-def _bridge(host: RouteSocket, name: str) -> Link:
+def _bridge(host: RouteSocket, name: str, remedy: str) -> Link:
     found = find_link(host, name)
     if found is None or found.kind != "bridge":
-        raise BridgeMissingError("use", name, "no such bridge", errno.ENODEV)
+        raise BridgeMissingError("use", name, f"no such bridge; {remedy}", errno.ENODEV)
     return found
 
 

@@ -84,6 +84,9 @@ def rmpeer(
 
     if not peers:
         raise ConfigError("rmpeer: no peer; name those that weft status ipam calls unreachable")
+    for peer in peers:
+        if peer in ("", ".", "..") or "/" in peer:
+            raise ConfigError(f"rmpeer: {peer!r} names no peer; give a name of weft status ipam")
     failed = False
     for peer in peers:
         error = None

@@ -111,8 +111,7 @@ def launch(options: LaunchOptions) -> None:
     from control.supervisor import Supervisor
 
     log.setup(options.log_level, options.log_format)
-    if options.print_peer_name:
-        _print_peer_name(options)
+    if _printed(options):
         return
     _take_password(options)
     _check_static(options)
@@ -132,8 +131,7 @@ def control(options: ControlOptions) -> None:
         from control.daemon import run
 
     log.setup(options.log_level, options.log_format)
-    if options.print_peer_name:
-        _print_peer_name(options)
+    if _printed(options):
         return
     _check_static(options)
     if options.static is None:
@@ -179,10 +177,15 @@ def _print_version() -> None:
     typer.echo(f"weft {weft_version()}")
 
 
-def _print_peer_name(options: ControlOptions) -> None:
-    from control.cli.peer_name import peer_name
+def _printed(options: ControlOptions) -> bool:
+    """Print what is asked for instead of a node, if anything is."""
+    if options.version:
+        _print_version()
+    elif options.print_peer_name:
+        from control.cli.peer_name import peer_name
 
-    typer.echo(peer_name(options))
+        typer.echo(peer_name(options))
+    return options.version or options.print_peer_name
 
 
 def _check_static(options: ControlOptions) -> None:

@@ -218,6 +218,7 @@ class ControlOptions(NodeOptions):
             "weave-netdata.db.",
         ),
     ] = None
+    version: Annotated[bool, _service("--version", help="Print the version and exit.")] = False
     print_peer_name: Annotated[
         bool,
         _identity(

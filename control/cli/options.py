@@ -24,6 +24,17 @@ SERVICE: Final = "Service"
 #: In the order in which the help shows them.
 PANELS: Final = (IDENTITY, SECURITY, ADDRESSES, HOST, DATA_PATH, SERVICE)
 
+
+def _bridge_name(name: str) -> str:
+    from base.errors import ConfigError
+    from cni.names import check_ifname
+
+    try:
+        return check_ifname(name)
+    except ConfigError as err:
+        raise typer.BadParameter(str(err)) from err
+
+
 DbPrefix = Annotated[
     str,
     typer.Option(
@@ -40,6 +51,7 @@ Bridge = Annotated[
         metavar="NAME",
         help="Bridge that containers attach to; made if missing.",
         rich_help_panel=DATA_PATH,
+        callback=_bridge_name,
     ),
 ]
 HostRoot = Annotated[

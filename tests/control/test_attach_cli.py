@@ -289,8 +289,9 @@ def test_commands_without_a_daemon(tmp_path: Path) -> None:
 
 @in_new_netns
 def test_bridge_type_and_attach_bridge() -> None:
-    code, said, _ = weft("bridge-type")
+    code, said, error = weft("bridge-type")
     assert (code, said) == (1, "")
+    assert error.startswith("weft: use weave: no such bridge; weft launch makes it")
     make_bridge("weave", "10.32.0.1/16")
     assert weft("bridge-type") == (0, "bridge\n", "")
     code, _, error = weft("attach-bridge")

@@ -13,6 +13,7 @@ import pytest
 from control.cli.commands import router_argv
 from control.cli.node_options import RouterOptions
 from control.run_lock import RunLock
+from control.version import weft_version
 from tests.control.processes import PEERS, ROOT, weft
 
 
@@ -31,6 +32,11 @@ from tests.control.processes import PEERS, ROOT, weft
         (["launch", "--min-protocol-version", "3"], "--min-protocol-version: "),
         (["control", "--min-protocol-version", "0"], "--min-protocol-version: "),
         (["launch", "--print-peer-name", "--adopt", "--host-root", "/none"], "--host-root: "),
+        (["launch", "--weave-bridge", "x" * 16], "--weave-bridge: interface name: "),
+        (["attach-bridge", "--weave-bridge", "a/b"], "--weave-bridge: interface name: "),
+        (["rmpeer", "host1", "a/b"], "rmpeer: 'a/b' names no peer; "),
+        (["rmpeer", ""], "rmpeer: '' names no peer; "),
+        (["rmpeer", ".."], "rmpeer: '..' names no peer; "),
         (["control", "--static"], "Option '--static' requires an argument"),
         (["status", "nonsense"], "status: no part 'nonsense'; use targets"),
         (["status", "--http-addr", "/nonexistent/sock"], "--http-addr: no node is launched here"),
@@ -49,6 +55,12 @@ def test_user_errors_are_one_line_and_exit_one(arguments: list[str], message: st
     assert done.stdout == ""
     assert done.stderr.startswith(f"weft: {message}")
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_every_program_of_the_original_says_its_version() -> None:
+    for words in (["version"], ["--version"], ["launch", "--version"], ["control", "--version"]):
+        done = weft(*words)
+        assert (done.returncode, done.stdout) == (0, f"weft {weft_version()}\n")
 
 
 def test_nobody_listens_on_tcp() -> None:

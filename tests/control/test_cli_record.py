@@ -72,6 +72,7 @@ GIVEN = LaunchOptions(
     metrics_addr="127.0.0.1:2",
     min_protocol_version=2,
     print_peer_name=True,
+    version=True,
 )
 PLAIN = LaunchOptions(nickname="n", log_level="info")
 
