@@ -48,7 +48,7 @@ CONN_LIMIT: Final = 200
 HANDSHAKES_MAX: Final = 64
 UPDATE_DEFERRAL_S: Final = 1.0
 COLLECT_DELAY_S: Final = 1.0
-CONNECT_TO_SELF: Final = "Cannot connect to ourself"
+CONNECT_TO_SELF: Final = "cannot connect to ourself"
 
 _GOSSIP, _UPDATE, _COLLECT, _ROUTES, _MAKER = "gossip", "update", "collect", "routes", "maker"
 

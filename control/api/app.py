@@ -198,7 +198,7 @@ async def _form(request: Request) -> PeersForm:
 
 
 def _wants_json(request: Request) -> bool:
-    return _JSON in request.headers.get("accept", "")
+    return any(_JSON in each for each in request.headers.getlist("accept"))
 
 
 def _text(text: str, code: int = 200) -> Response:

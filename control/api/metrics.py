@@ -7,6 +7,7 @@ router there are no figures of the data path. Source of truth: node specificatio
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Final
@@ -30,6 +31,8 @@ from control.node import IpamView, NodeView
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+#: A line that is no comment, up to what its value need not have.
+_WHOLE: Final = re.compile(rb"^([^#\n][^\n]* -?[0-9]+)\.0$", re.MULTILINE)
 _PEER_LABELS: Final = ("peer", "nickname")
 #: Counters of the native code that say how the port on the bridge fails.
 _PORT_ERRORS: Final = (Counter.DROP_PORT_DOWN, Counter.DROP_PORT_BUSY)
@@ -40,7 +43,8 @@ def exposition(view: NodeView) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Node(view))
     ProcessCollector(registry=registry)
-    return generate_latest(registry)
+    # whole numbers as the original prints them, which its users' scripts compare as text
+    return _WHOLE.sub(rb"\1", generate_latest(registry))
 
 
 class _Node(Collector):

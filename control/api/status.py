@@ -28,7 +28,8 @@ def summary(view: NodeView) -> str:
     member = view.membership
     protocol = "none (static peers)"
     if member.protocol is not None:
-        protocol = f"weave {member.protocol[0]}..{member.protocol[1]}"
+        lowest, highest = member.protocol
+        protocol = f"weave {highest}" if lowest == highest else f"weave {lowest}..{highest}"
     states = count_states(each.state for each in member.connections)
     name = f"{view.snapshot.name.hex(':')}({printable(view.snapshot.nick)})"
     return (
@@ -111,7 +112,8 @@ def connections(view: NodeView) -> str:
 
 def _connection(each: OwnConnection) -> str:
     head = f"{_arrow(each.view.outbound)} {printable(each.view.address):<21} {each.view.state:<11}"
-    return " ".join([head, printable(each.info), *_attributes(each)]).rstrip() + "\n"
+    # the space at the end of a line without attributes is the original's, too
+    return f"{head} {printable(each.info)} {' '.join(_attributes(each))}\n"
 
 
 def _attributes(each: OwnConnection) -> Iterator[str]:

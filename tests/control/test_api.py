@@ -65,7 +65,7 @@ def test_summary_without_a_router() -> None:
 
 def test_connections() -> None:
     assert status.connections(_view(host=1)) == (
-        "<- 10.0.0.1:6783         pending     sleeve ce:01:00:00:00:01(host1)\n"
+        "<- 10.0.0.1:6783         pending     sleeve ce:01:00:00:00:01(host1) \n"
         "-> 10.0.0.3:7000         pending     sleeve ce:03:00:00:00:03(host3) mtu=1400\n"
     )
     assert status.connections(_view()) == (

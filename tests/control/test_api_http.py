@@ -66,6 +66,10 @@ def test_report_is_json_in_the_original_form(served: Served) -> None:
         answer = client.get("/report", headers={"Accept": "application/json"})
     assert answer.headers["content-type"] == theirs["content_type"]
     assert answer.text.startswith('{\n    "Ready": true,\n    "Version": "2.8.1",\n')
+    several = [("Accept", "text/html"), ("Accept", "application/json")]
+    with served.client() as client:
+        client.headers.clear()
+        assert client.get("/report", headers=several).headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("query", ["", "?format=a&format=b", "?other=x"])

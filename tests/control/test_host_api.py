@@ -237,5 +237,5 @@ async def test_metrics() -> None:
         sh("nft delete table ip weave")
         await until(lambda: it.host.view().counters["restored"] == 1, "restored")
         text = (await it.client.get("/metrics")).text
-        assert "\nweft_host_restored_total 1.0\n" in text
-        assert "\nweft_exposed_addresses 1.0\n" in text
+        assert "\nweft_host_restored_total 1\n" in text
+        assert "\nweft_exposed_addresses 1\n" in text

@@ -82,10 +82,10 @@ def test_metrics_have_the_names_of_the_original() -> None:
     ours = metrics.exposition(seen(READY, counters={"odd message": 2})).decode()
     for line in names.values():
         assert line in ours.splitlines()
-    assert 'weave_ips{state="local-used"} 1.0\n' in ours
-    assert "weave_max_ips 65536.0\n" in ours
-    assert 'weft_ipam_refused_total{reason="odd message"} 2.0\n' in ours
-    assert "weft_ipam_owned_ips 32768.0\n" in ours
+    assert 'weave_ips{state="local-used"} 1\n' in ours
+    assert "weave_max_ips 65536\n" in ours
+    assert 'weft_ipam_refused_total{reason="odd message"} 2\n' in ours
+    assert "weft_ipam_owned_ips 32768\n" in ours
 
 
 def test_without_allocation_nothing_is_said() -> None:
@@ -109,7 +109,7 @@ def test_peers_that_are_gone() -> None:
         "ce:02:00:00:00:02(\\x1b[31m)               3000 IPs (04.6% of total) - unreachable!\n"
     )
     text = metrics.exposition(view).decode()
-    assert "weave_ipam_unreachable_count 1.0\n" in text
+    assert "weave_ipam_unreachable_count 1\n" in text
     assert "weave_ipam_unreachable_percentage 4.57763671875\n" in text
 
 

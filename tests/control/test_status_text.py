@@ -72,7 +72,7 @@ def test_summary_in_full() -> None:
         "        Version: 2.8.1 (version check update disabled)\n"
         "\n"
         "        Service: router\n"
-        "       Protocol: weave 2..2\n"
+        "       Protocol: weave 2\n"
         "           Name: ce:01:00:00:00:01(host1)\n"
         "     Encryption: enabled\n"
         "  PeerDiscovery: disabled\n"
@@ -125,26 +125,26 @@ _HEAD = "-> 10.95.0.2:6783        established "
             {},
             f"-> 10.95.0.2:6783        pending     sleeve {_HOSTILE} mtu=1438",
         ),
-        (target("connecting"), {}, "-> 10.95.0.9:6783        connecting"),
+        (target("connecting"), {}, "-> 10.95.0.9:6783        connecting   "),
         (
             target("retrying", "connection refused"),
             {},
-            "-> 10.95.0.9:6783        retrying    connection refused",
+            "-> 10.95.0.9:6783        retrying    connection refused ",
         ),
         (
             target("failed", "no route to host", 12.0),
             {},
-            f"-> 10.95.0.9:6783        failed      no route to host, retry: {_LATER}",
+            f"-> 10.95.0.9:6783        failed      no route to host, retry: {_LATER} ",
         ),
         (
             target("failed", "connected to ourself"),
             {},
-            "-> 10.95.0.9:6783        failed      connected to ourself, retry: never",
+            "-> 10.95.0.9:6783        failed      connected to ourself, retry: never ",
         ),
         (
             target("waiting", retry_in_s=0.1),
             {},
-            "-> 10.95.0.9:6783        waiting     until: 2023-11-14 22:13:51 +0000 UTC",
+            "-> 10.95.0.9:6783        waiting     until: 2023-11-14 22:13:51 +0000 UTC ",
         ),
     ],
 )

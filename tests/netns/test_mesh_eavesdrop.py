@@ -84,7 +84,7 @@ async def test_nothing_inner_is_seen_outside(sealed_lab: Lab) -> None:
     assert {what for what, times in seen.items() if times > ("address" in what)} == set()
     status = await lab.hosts[0].weft_status("connections")
     assert " encrypted   sleeve " in status
-    assert 'weave_connections{encryption="yes",state="established",type="sleeve"} 1.0' in (
+    assert 'weave_connections{encryption="yes",state="established",type="sleeve"} 1\n' in (
         await http_get(lab.hosts[0], "/metrics")
     )
 
