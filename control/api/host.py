@@ -38,6 +38,7 @@ from control.api.forms import FIELDS_MAX, FormError
 from control.api.guard import read_body
 from control.api.printable import json_text, printable
 from control.api.routing import Endpoint, route
+from control.go_bool import parse_bool
 from control.host.address_spec import parse_cidr, parse_specs
 from control.host.service import HostService
 from control.node import HostView
@@ -45,8 +46,6 @@ from ipam.address import AddressError, Cidr
 
 _JSON: Final = "application/json"
 _FIELDS: Final = ("addr", "skipNAT", "fqdn")
-_YES: Final = ("1", "t", "T", "true", "TRUE", "True")
-_NO: Final = ("0", "f", "F", "false", "FALSE", "False")
 _CLIENT_GONE: Final = 499
 
 
@@ -135,14 +134,13 @@ class _Form:
 
 
 def _flag(name: str, value: str) -> bool:
-    """As the original's language reads it; its words, too. An empty one is none."""
-    if value in _YES:
-        return True
-    if not value or value in _NO:
-        return False
-    said = json.dumps(value)
+    """The original's words when it is none of them. An empty one is as if there were none."""
+    said = parse_bool(value) if value else False
+    if said is not None:
+        return said
+    quoted = json.dumps(value)
     raise FormError(
-        f"unable to parse {name} option: strconv.ParseBool: parsing {said}: invalid syntax"
+        f"unable to parse {name} option: strconv.ParseBool: parsing {quoted}: invalid syntax"
     )
 
 

@@ -1,20 +1,22 @@
 """Options of the original that this program has no use for.
 
 Old scripts give them. Those that change nothing here are dropped with one warning; those whose
-effect would be missed end the command with a hint. Names of hosts
+effect would be missed end the command with a hint, unless they are off: ``--proxy=false``. Switches
+may say true or false behind a "=", as those of the original do. Names of hosts
 (DNS) are among the former until they are served. Source of truth: node specification 8.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from typer.core import TyperCommand
 
 from base.errors import ConfigError
+from control.go_bool import parse_bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,8 +73,12 @@ REJECTED: Final[dict[str, str]] = {
 }
 
 
-def strip_legacy(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def strip_legacy(
+    arguments: Sequence[str], switches: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """The arguments without ignored options, and a sentence on each of those.
+
+    ``switches`` are names of options that take no value: what is "=false" goes, too.
 
     Raises:
         ConfigError: one of them is rejected.
@@ -84,9 +90,16 @@ def strip_legacy(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         argument = left.pop(0)
         if argument == "--":
             return [*kept, argument, *left], warnings
-        name, equals, _ = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if (hint := REJECTED.get(name)) is not None:
+            if equals and (not value or parse_bool(value) is False):
+                continue
             raise ConfigError(f"{name}: {hint}")
+        if equals and name in switches:
+            if (on := parse_bool(value)) is None:
+                raise ConfigError(f"{name}: {value!r} is neither true nor false; leave it out")
+            kept += [name] if on else []
+            continue
         if (ignored := IGNORED.get(name)) is None:
             kept.append(argument)
             continue
@@ -101,7 +114,12 @@ class LegacyCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As the base does it, with what is left."""
-        kept, warnings = strip_legacy(args)
+        switches = {name for each in self.params if _is_switch(each) for name in each.opts}
+        kept, warnings = strip_legacy(args, switches)
         for warning in warnings:
             print(f"weft: {warning}", file=sys.stderr)
         return super().parse_args(ctx, kept)
+
+
+def _is_switch(param: Any) -> bool:
+    return bool(getattr(param, "is_flag", False))

@@ -39,6 +39,25 @@ def test_rejected_options_come_with_a_hint(option: str) -> None:
             strip_legacy(arguments)
 
 
+def test_rejected_options_may_be_off() -> None:
+    """``--plugin=false --proxy=false`` is how the original is launched without its Docker parts."""
+    for option in REJECTED:
+        given = [f"{option}=false", "host1", f"{option}=", f"{option}=0"]
+        assert strip_legacy(given) == (["host1"], [])
+        with pytest.raises(ConfigError):
+            strip_legacy([f"{option}=true"])
+
+
+def test_switches_may_say_what_they_are() -> None:
+    given = ["--no-discovery=false", "--resume=true", "--name=false", "host1", "--", "--resume=0"]
+    kept = ["--resume", "--name=false", "host1", "--", "--resume=0"]
+    assert strip_legacy(given, {"--no-discovery", "--resume"}) == (kept, [])
+    done = weft("launch", "--no-discovery=no", "--version=true")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == ("weft: --no-discovery: 'no' is neither true nor false; leave it out\n")
+    assert weft("launch", "--no-discovery=false", "--version=true").returncode == 0
+
+
 @given(st.lists(st.sampled_from([*IGNORED, "--", "a", "--name", "--x=y", "-"])))
 def test_nothing_else_is_lost(arguments: list[str]) -> None:
     kept, _ = strip_legacy(arguments)
