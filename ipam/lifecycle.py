@@ -98,10 +98,10 @@ class Lifecycle:
     def take_over(self, request: int, text: str, now: float, *, force: bool) -> None:
         """Make a dead peer's ranges ours, once those in sight have told their rings."""
         context = self._context
+        if self._mortal(request, text, force=force) is None:
+            return
         if context.stopped:
             context.out.fail(request, _left())
-            return
-        if self._mortal(request, text, force=force) is None:
             return
         asked = context.peers.taking_part(context.state.ring.peers())
         if len(asked) > INQUIRY_PEERS:

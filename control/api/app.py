@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -213,7 +214,13 @@ async def _not_found(request: Request, _: Exception | None) -> Response:
     ):  # as the original, whatever is there
         query = request.url.query
         where = quote(clean) + (f"?{query}" if query else "")
-        return Response(status_code=301, headers={"Location": where})
+        body = f'<a href="{escape(where)}">Moved Permanently</a>.\n\n'
+        return Response(
+            body if request.method == "GET" else None,
+            301,
+            headers={"Location": where},
+            media_type="text/html" if request.method in ("GET", "HEAD") else None,
+        )
     return _text("404 page not found\n", 404)
 
 

@@ -206,13 +206,14 @@ def _take_password(options: LaunchOptions) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     command = typer.main.get_command(app)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        _check_text(sys.argv[1:] if arguments is None else arguments)
+        _check_text(words)
         result = command.main(arguments, prog_name="weft", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written is told now, and not by Python at its end
     except typer.TyperException as err:
-        print(_usage_error(err), file=sys.stderr)
+        print(_usage_error(err, words), file=sys.stderr)
     except WeftError as err:
         print(f"weft: {_one_line(str(err))}", file=sys.stderr)
         return getattr(err, "exit_code", EXIT_USER_ERROR)
@@ -244,11 +245,18 @@ def _forget_output() -> None:
     os.close(nowhere)
 
 
-def _usage_error(err: typer.TyperException) -> str:
-    """One line from typer's idea of a usage error: option first, then the remedy."""
+def _usage_error(err: typer.TyperException, words: list[str]) -> str:
+    """One line from typer's idea of a usage error: option first, then the remedy.
+
+    Of an option without its value typer does not say whose it is: of the command that stands first.
+    """
     context = getattr(err, "ctx", None)
     param = getattr(err, "param", None)
-    command = context.command_path if context is not None else "weft"
+    command = "weft"
+    if context is not None:
+        command = context.command_path
+    elif words and not words[0].startswith("-"):
+        command = f"weft {words[0]}"
     message = _one_line(err.message if param is not None and err.message else err.format_message())
     message = message.rstrip(".")
     if param is not None and getattr(param, "opts", None):

@@ -195,6 +195,17 @@ def test_other_paths(served: Served) -> None:
             assert (answer.status_code, answer.text) == (404, "404 page not found\n")
 
 
+def test_untidy_paths_lead_to_the_tidy_one(served: Served) -> None:
+    link = '<a href="/status/ipam?a=1&amp;b">Moved Permanently</a>.\n\n'
+    asked = b" //status/./x/../ipam?a=1&b HTTP/1.0\r\n\r\n"
+    for method, body, is_page in (("GET", link, True), ("HEAD", "", True), ("POST", "", False)):
+        head, _, said = served.raw(method.encode() + asked).decode().partition("\r\n\r\n")
+        assert head.startswith("HTTP/1.1 301 ")
+        assert "\r\nlocation: /status/ipam?a=1&b\r\n" in f"{head.lower()}\r\n"
+        assert ("content-type: text/html; charset=utf-8" in head.lower()) == is_page
+        assert said == body
+
+
 # Who may ask ------------------------------------------------------------------------------------
 
 

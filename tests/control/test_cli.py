@@ -37,7 +37,10 @@ from tests.control.processes import PEERS, ROOT, weft
         (["rmpeer", "host1", "a/b"], "rmpeer: 'a/b' names no peer; "),
         (["rmpeer", ""], "rmpeer: '' names no peer; "),
         (["rmpeer", ".."], "rmpeer: '..' names no peer; "),
-        (["control", "--static"], "Option '--static' requires an argument"),
+        (
+            ["control", "--static"],
+            "Option '--static' requires an argument; see 'weft control --help'",
+        ),
         (["status", "nonsense"], "status: no part 'nonsense'; use targets"),
         (["status", "--http-addr", "/nonexistent/sock"], "--http-addr: no node is launched here"),
         (["report", "--http-addr", "not an address"], "--http-addr: "),

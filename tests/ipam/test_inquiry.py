@@ -124,7 +124,9 @@ def test_leaving_ends_it() -> None:
     request = one.ask("take_over", str(three.name))
     one.ask("shutdown")
     late = one.ask("take_over", str(three.name))
+    nobody = one.ask("take_over", "host9")
     net.run(1.0)
+    assert one.answers[nobody].value == 0  # of whom there is nothing to take, as ever
     for number in (request, late):
         assert isinstance(one.answers[number].error, TakeOverRefusedError)
 
