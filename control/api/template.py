@@ -43,6 +43,8 @@ _OPEN: Final = re.compile(r"\{\{(?:-(?=\s))?")
 _ESCAPE: Final = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)")
 _ESCAPED: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 _BLANKS: Final = " \t\r\n"
+#: What the original's language lets follow a name without a blank.
+_BEHIND_NAMES: Final = ",|:()"
 
 
 class TemplateError(ValueError):
@@ -169,7 +171,7 @@ class _Parser:
         while True:
             found = _TOKEN.match(self._text, self._at)
             if found is None:
-                raise self._error(self._complaint())
+                raise self._error(self._complaint(behind_name=before in ("path", "word")))
             self._at = found.end()
             kind = found.lastgroup
             if kind not in ("space", "end") and before not in ("space", "word"):
@@ -181,12 +183,15 @@ class _Parser:
                 return
             before = kind
 
-    def _complaint(self) -> str:
+    def _complaint(self, *, behind_name: bool) -> str:
         if self._at == len(self._text):
             return "unclosed action"
         char = self._text[self._at]
         if char in '"`':
             return f"unterminated {'raw ' if char == '`' else ''}quoted string"
+        if behind_name and char not in _BEHIND_NAMES:
+            shown = f" '{char}'" if char.isprintable() else ""
+            return f"bad character U+{ord(char):04X}{shown}"
         return f"unexpected '{printable(char)}' in action"
 
     def _value(self, tokens: list[str], of: str = "command") -> _Value:

@@ -84,7 +84,10 @@ def test_renders(template: str, text: str) -> None:
         ("{{. A}}", 'template: format:1: function "A" not defined'),
         ('{{"\\q"}}', "template: format:1: unknown escape \\q in a string"),
         ("{{$x}}", "template: format:1: unexpected '$' in action"),
-        ("{{.A\x1b}}", "template: format:1: unexpected '\\x1b' in action"),
+        ("{{.A\x1b}}", "template: format:1: bad character U+001B"),
+        ("{{.A}", "template: format:1: bad character U+007D '}'"),
+        ("{{.A|len}}", "template: format:1: unexpected '|' in action"),
+        ("{{\x1b}}", "template: format:1: unexpected '\\x1b' in action"),
         ("{{if .A}}" * 51 + "{{end}}" * 51, "template: format:1: more than 50 blocks"),
     ],
 )
