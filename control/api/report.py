@@ -18,7 +18,7 @@ from base.counters import COUNTER_NAMES
 from control.api.connections import own_connections, peer_states, record, rfc3339
 from control.api.printable import ABSENT, NIL
 from control.api.status import warnings
-from control.api.template import OpenMap
+from control.api.template import OpenMap, Titled
 from control.node import NodeView
 from ipam.address import format_address
 from ipam.status import IpamStatus, State
@@ -30,12 +30,15 @@ def build(view: NodeView) -> dict[str, Any]:
     return {
         "Ready": view.is_ready,
         "Version": view.version,
-        "VersionCheck": {
-            "Enabled": False,
-            "Success": False,
-            "NewVersion": "",
-            "NextCheckAt": "0001-01-01T00:00:00Z",
-        },
+        "VersionCheck": Titled(
+            "version check update disabled",
+            {
+                "Enabled": False,
+                "Success": False,
+                "NewVersion": "",
+                "NextCheckAt": "0001-01-01T00:00:00Z",
+            },
+        ),
         "Router": _router(view),
         **({} if view.ipam is None else {"IPAM": _ipam(view.ipam.status)}),
         "Warnings": warnings(view),

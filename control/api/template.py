@@ -62,6 +62,14 @@ class OpenMap(dict[str, Any]):
     """A dict whose missing keys are None to a template."""
 
 
+class Titled(dict[str, Any]):
+    """A dict that prints as ``title``."""
+
+    def __init__(self, title: str, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.title = title
+
+
 @dataclass(slots=True, frozen=True)
 class _Value:
     """What an action prints: a literal, or the end of ``path`` (from dot), maybe by a function.
@@ -320,6 +328,8 @@ def _shown(value: Any, *, literal: bool = False) -> str:
         return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Titled):
+        return value.title
     if isinstance(value, OpenMap):
         pairs = (f"{printable(key)}:{_inside(value[key])}" for key in sorted(value))
         return f"map[{' '.join(pairs)}]"

@@ -156,6 +156,8 @@ def test_templates_of_scripts() -> None:
     )
     assert Template(template).render(data) == "-> 10.95.0.2:6783 sleeve"
     assert Template("{{json .}}").render(data) == json_text(data)
+    template = "{{.VersionCheck}}, {{.VersionCheck.Enabled}}"
+    assert Template(template).render(data) == "version check update disabled, false"
 
 
 def test_parts_that_are_off() -> None:
