@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import json
 import random
 import re
 from collections.abc import Iterable
@@ -117,9 +118,9 @@ def parse_peer_text(text: str) -> tuple[str, int | None]:
         host, port, colon = text, "", ""  # a bare IPv6 address
     host = host.removeprefix("[").removesuffix("]")
     if not host or (colon and port == "" and text.endswith(":")):
-        raise ConfigError(f'invalid peer name "{text}", should be host[:port]')
+        raise ConfigError(f"invalid peer name {json.dumps(text)}, should be host[:port]")
     if port and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
-        raise ConfigError(f'peer "{text}": "{port}" is not a port number')
+        raise ConfigError(f"peer {json.dumps(text)}: {json.dumps(port)} is not a port number")
     return host, int(port) if port else None
 
 

@@ -92,8 +92,6 @@ def rmpeer(
         error = None
         said = ""
         try:
-            if "/" in peer or peer in ("", ".", ".."):
-                raise AnswerError("no router can be called that", 400)
             params = {"force": "true"} if force else None
             said = delete(http_addr, f"/peer/{quote(peer, safe=':')}", params)
         except AnswerError as err:

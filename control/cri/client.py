@@ -28,6 +28,8 @@ ANSWER_LEN_MAX: Final = 16 << 20
 
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
+    # else one that failed lets the next, made at once, fail unasked
+    ("grpc.use_local_subchannel_pool", 1),
     # else the socket's path, which Go's servers refuse as a name of a host
     ("grpc.default_authority", "localhost"),
     ("grpc.max_receive_message_length", ANSWER_LEN_MAX),

@@ -246,7 +246,9 @@ def test_any_request(alone: Member) -> None:
         path = "/".join(["", room, *(quote(segment, safe="") for segment in segments)])
         answer = client.request(method, path, params={"timeout": "0", **query}, content=body)
         assert answer.status_code in (200, 204, 301, 400, 404, 405, 503), answer.text
-        assert answer.text.isprintable() or answer.text[:-1].isprintable(), answer.text
+        ends = 2 if answer.status_code == 301 else 1  # of lines, at most
+        shown = answer.text.removesuffix("\n" * ends)
+        assert shown.removesuffix("\n").isprintable(), answer.text
 
     with alone.client() as client:
         ask()

@@ -21,8 +21,8 @@ def _or_none(parser: Callable[[str], Any], text: str, *errors: type[Exception]) 
         return None
 
 
-def _check_message(err: ConfigError, start: str) -> None:
-    """One line, which begins with what it is about."""
+def _check_message(err: ConfigError, start: str | tuple[str, ...]) -> None:
+    """One line, which begins with what it is about (one of them)."""
     assert len(str(err).splitlines()) == 1, repr(str(err))
     assert str(err).startswith(start), str(err)
 
@@ -38,7 +38,7 @@ def names(data: bytes) -> None:
     try:
         host, port = parse_peer_text(text)
     except ConfigError as err:
-        _check_message(err, 'peer "')
+        _check_message(err, ('peer "', 'invalid peer name "'))
     else:
         assert host
         assert port is None or 0 < port < 65536
