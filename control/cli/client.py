@@ -11,11 +11,19 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
-
-import httpx
+from urllib.parse import urlencode
 
 from base.errors import ConfigError, WeftError
+from control.cli.http_request import (
+    CUT_OFF,
+    NO_ANSWER,
+    TARGET_LEN_MAX,
+    UNREACHED,
+    Answer,
+    request,
+)
 from control.http_addr import OPTION, HttpAddr, UnixAddr, parse_http_addrs
 from control.run_lock import LOCK_NAME, RunLock
 
@@ -41,7 +49,7 @@ class AnswerError(WeftError):
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.exit_code = EXIT_NOT_FOUND if status == httpx.codes.NOT_FOUND else EXIT_REFUSED
+        self.exit_code = EXIT_NOT_FOUND if status == HTTPStatus.NOT_FOUND else EXIT_REFUSED
 
 
 @dataclass(slots=True)
@@ -79,7 +87,7 @@ class _Failures:
 
 def get(
     http_addr: str, path: str, accept: str = "text/plain", params: dict[str, str] | None = None
-) -> httpx.Response:
+) -> Answer:
     """GET ``path`` from the first of the addresses that answers.
 
     Raises:
@@ -91,7 +99,7 @@ def get(
 
 def post(http_addr: str, path: str, form: Sequence[tuple[str, str]]) -> None:
     """POST a form. Raises as :func:`get`, and AnswerError when it is refused."""
-    content = str(httpx.QueryParams(tuple(form)))
+    content = urlencode(form)
     check(_request(http_addr, "POST", path, _CHANGE_TIMEOUT_S, content=content))
 
 
@@ -129,7 +137,7 @@ def change(
     Raises as :func:`post`.
     """
     timeout_s = None if patient else _CHANGE_TIMEOUT_S
-    content = str(httpx.QueryParams(tuple(form)))
+    content = urlencode(form)
     answer = _request(http_addr, method, path, timeout_s, content=content)
     check(answer)
     return answer.text
@@ -169,21 +177,21 @@ def report(http_addr: str) -> tuple[str, dict[str, Any]]:
     return answer.text, _decoded(answer)
 
 
-def _decoded(answer: httpx.Response) -> Any:
+def _decoded(answer: Answer) -> Any:
     try:
         return answer.json()
     except ValueError as err:
         raise AnswerError(f"{OPTION}: the answer is no JSON; is this a weft node?", 200) from err
 
 
-def check(answer: httpx.Response) -> None:
+def check(answer: Answer) -> None:
     """Raise AnswerError, with what the node says, unless it was content."""
     if answer.is_success:
         return
     said = "; ".join(line for line in answer.text.splitlines() if line.strip())
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        said = f"the node does not know {answer.request.url.path}"
-    raise AnswerError(said or f"the node answered {answer.status_code}", answer.status_code)
+    if answer.status == HTTPStatus.NOT_FOUND:
+        said = f"the node does not know {answer.path}"
+    raise AnswerError(said or f"the node answered {answer.status}", answer.status)
 
 
 def _request(
@@ -196,10 +204,13 @@ def _request(
     params: dict[str, str] | tuple[tuple[str, str], ...] | None = None,
     content: str | None = None,
     content_type: str = "application/x-www-form-urlencoded",
-) -> httpx.Response:
+) -> Answer:
     addresses = parse_http_addrs(http_addr)
     if not addresses:
         raise ConfigError(f"{OPTION}: no address; give that of the node's HTTP API")
+    target = f"{path}?{urlencode(params)}" if params else path
+    if len(target) > TARGET_LEN_MAX:
+        raise ConfigError(f"{path[:64]}: this cannot be asked for: it is too long")
     headers = {"Accept": accept}
     if content is not None:
         headers["Content-Type"] = content_type
@@ -211,21 +222,23 @@ def _request(
             (failures.dead if stopped else failures.absent).append(str(address))
             continue
         try:
-            with _client(address, timeout_s) as client:
-                answer = client.request(
-                    method, path, headers=headers, params=params, content=content
-                )
-            if answer.status_code == httpx.codes.FORBIDDEN and failures.denied:
+            answer = request(
+                address.path if isinstance(address, UnixAddr) else str(address),
+                method,
+                target,
+                headers=headers,
+                content=content,
+                timeout_s=timeout_s,
+            )
+            if answer.status == HTTPStatus.FORBIDDEN and failures.denied:
                 break  # it is for those who may open the socket
             return answer
-        except (httpx.ConnectError, httpx.ConnectTimeout) as err:
+        except UNREACHED as err:
             denied = "Permission denied" in str(err)
             (failures.denied if denied else failures.dead).append(str(address))
-        except (httpx.ReadError, httpx.RemoteProtocolError):
+        except CUT_OFF:
             failures.dead.append(str(address))
-        except httpx.InvalidURL as err:
-            raise ConfigError(f"{path[:64]}: this cannot be asked for: {err}") from err
-        except httpx.HTTPError as err:
+        except NO_ANSWER as err:
             raise NodeUnreachableError(
                 f"{OPTION}: no answer from {address} ({err}); is this a weft node?",
                 EXIT_NOT_LAUNCHED,
@@ -242,11 +255,3 @@ def _launcher(addresses: Sequence[HttpAddr]) -> str:
                 if pid is not None:
                     return f"process {pid}" if pid > 0 else "in another pid namespace"
     return ""
-
-
-def _client(address: HttpAddr, timeout_s: float | None) -> httpx.Client:
-    if isinstance(address, UnixAddr):
-        transport = httpx.HTTPTransport(uds=str(address.path))
-        return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout_s)
-    # not by way of a proxy of the environment: this is our own host, or one the user named
-    return httpx.Client(base_url=f"http://{address}", timeout=timeout_s, trust_env=False)

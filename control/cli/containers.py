@@ -13,14 +13,14 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
-
 from base.errors import ConfigError
 from cni.names import check_container_id
+from control.cli.http_request import NO_ANSWER, request
 
 NAMED: Final = Path("/var/run/netns")
 PODMAN_SOCKET: Final = Path("/run/podman/podman.sock")
@@ -178,12 +178,11 @@ def _container(found: dict[str, Any]) -> Container:
 
 
 def _ask_socket(socket: Path, name: str) -> dict[str, Any] | None:
-    transport = httpx.HTTPTransport(uds=str(socket))
+    target = f"/v1.24/containers/{quote(name)}/json"
     try:
-        with httpx.Client(transport=transport, timeout=_TIMEOUT_S) as client:
-            answer = client.get(f"http://localhost/v1.24/containers/{quote(name)}/json")
-            return _object(answer.text) if answer.status_code == httpx.codes.OK else None
-    except httpx.HTTPError:
+        answer = request(socket, "GET", target, timeout_s=_TIMEOUT_S)
+        return _object(answer.text) if answer.status == HTTPStatus.OK else None
+    except NO_ANSWER:
         return None  # nobody serves it at the moment
 
 

@@ -92,7 +92,7 @@ def status(
         raise ConfigError(f"status: no part {part!r}; use {', '.join(PARTS)} or nothing")
     path = f"/status/{part}" if part else "/status"
     answer = get(http_addr, path, "application/json" if as_json else "text/plain")
-    if answer.status_code != 503:
+    if answer.status != 503:
         try:
             check(answer)
         except AnswerError as err:
@@ -143,7 +143,7 @@ def _formatted(http_addr: str, template: str) -> str:
     try:
         check(answer)
     except AnswerError as err:
-        hint = "" if answer.status_code == 400 else "; field names are those of weft report --json"
+        hint = "" if answer.status == 400 else "; field names are those of weft report --json"
         raise ConfigError(f"--format: {err}{hint}") from err
     return answer.text
 
