@@ -144,8 +144,12 @@ class Election:
         return True
 
     def learn(self, claims: Mapping[NodeId, Claims]) -> bool:
-        """Others' claims; true if ours changed, so that they are to be broadcast."""
-        return self.elector and self.paxos.update(claims) and self.paxos.think()
+        """Others' claims; true if there was news, which our gossip passes on from now on."""
+        return self.elector and self.paxos.update(claims)
+
+    def think(self) -> bool:
+        """After news; true if our own claims changed, so that they are to be broadcast."""
+        return self.paxos.think()
 
     def topology_changed(self) -> bool:
         """Claims of who is counted only now may have come before; true if ours changed by them,

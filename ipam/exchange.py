@@ -257,8 +257,10 @@ class Exchange:
         election = context.election
         if state.paxos is not None:
             if election.learn(state.paxos):
+                # also what changes no mind here: a vote may reach others by our gossip alone
                 context.told_changed()
-                context.out.broadcast()
+                if election.think():
+                    context.out.broadcast()
             return context.divide_if_decided()
         if source is not None and election.elector:
             return context.establish(now)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ipam import wire
+from ipam.events import Broadcast
 from ipam.options import KnownPeer, Mode
+from ipam.paxos import Claims, NodeId, ProposalId
 from ipam.status import PaxosStatus, State
 from ipam.wire import GossipState
 from tests.ipam.cluster import Cluster, name_of, said
@@ -211,6 +213,20 @@ def test_an_observer_makes_electors_start() -> None:
     cluster.pass_time(10)
     assert {e.peer for e in cluster.hosts[0].core.status().entries} >= {name_of(1), name_of(2)}
     assert observer.core.status().state is State.RUNNING
+
+
+def test_votes_of_others_are_passed_on_though_ours_is_cast() -> None:
+    """Also as the broadcast of whoever cast them: behind us there may be peers that count them."""
+    cluster = Cluster(3, expected=4)
+    one, two, three = cluster.hosts
+    proposal = ProposalId(1, NodeId(int(two.name), two.uid))
+    for voter in (two, three):
+        vote = {NodeId(int(voter.name), voter.uid): Claims(proposal)}
+        one.core.on_broadcast(voter.name, wire.encode_state(GossipState(1, {}, vote)), cluster.now)
+        assert Broadcast(voter.name) in one.step()
+        told = wire.decode_state(one.core.encode_state()).paxos
+        assert told is not None
+        assert told.items() >= vote.items()
 
 
 def test_an_empty_map_of_claims_is_gossip() -> None:
