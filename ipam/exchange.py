@@ -134,10 +134,10 @@ class Exchange:
     # --- giving ----------------------------------------------------------------------------------
 
     def on_request(self, source: int, where: Range, now: float) -> None:
-        """A peer asks us for free addresses."""
+        """A peer asks us for free addresses. After leaving we only tell who inherited."""
         context = self._context
         state, out = context.state, context.out
-        if not state.ring or source == state.peer or context.stopped:
+        if not state.ring or source == state.peer:
             return
         name = PeerName.from_int(source)
         universe = state.universe
@@ -147,7 +147,7 @@ class Exchange:
             if asked.size == 1 and state.ring.owner(asked.start) == source:
                 out.send_state(name)  # it asked twice
                 return
-            if self._may_ask(source, asked.size == 1, now):
+            if not context.stopped and self._may_ask(source, asked.size == 1, now):
                 chunk = state.chunk_for(source, asked)
         if chunk is None:
             out.send(name, wire.encode_denial(where))

@@ -7,6 +7,7 @@ import pytest
 from base.names import PeerName
 from ipam import wire
 from ipam.address import Range
+from ipam.events import SendUnicast
 from ipam.options import KnownPeer, Mode
 from ipam.peers import PeerBook
 from ipam.ring import Ring
@@ -108,6 +109,37 @@ def test_shutdown_leaves_everything_to_an_heir() -> None:
     assert one.allocate("b").startswith(CANCELLED)
     assert said(one.ask("prime")) == "ok"
     assert one.core.status().state is State.STOPPED
+
+
+def test_who_asks_one_that_has_left_is_told_its_heir() -> None:
+    """It may not have heard yet: the broadcast was lost, or crossed its request."""
+    cluster = Cluster(3)
+    one, two, three = cluster.hosts
+    one.allocate("a")
+    one.ask("shutdown")
+    one.sent.clear()
+    asked = cluster.universe.range
+    one.core.on_unicast(three.name, wire.encode_space_request(asked), cluster.now)
+    update = wire.encode_ring_update(one.core.encode_state())
+    assert one.step() == [
+        SendUnicast(three.name, wire.encode_denial(asked)),
+        SendUnicast(three.name, update),
+    ]
+    ring = wire.decode_state(update[1:]).ring
+    assert ring is not None
+    assert ring.entries[0][:2] == (asked.start, int(two.name))
+
+
+def test_one_that_has_left_gives_nothing_though_nobody_inherited() -> None:
+    host = alone()
+    host.allocate("a")
+    host.ask("shutdown")
+    asked = host.cluster.universe.range
+    host.core.on_unicast(name_of(2), wire.encode_space_request(asked), host.cluster.now)
+    assert [event.data[0] for event in host.step() if isinstance(event, SendUnicast)] == [
+        wire.SPACE_DENIED,
+        wire.RING_UPDATE,
+    ]
 
 
 def test_a_reset_of_all_in_turn_loses_no_space() -> None:
