@@ -9,6 +9,7 @@ Source of truth: ipam specification 6.2 to 6.6, 11, 15.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +33,7 @@ from ipam.store import Holding
 
 #: The ident of whoever has none; its addresses are held under their own text.
 ANONYMOUS: Final = "_"
-#: After so many tries in vain a claim on an address of an unreachable owner fails.
+#: After so many tries in vain, ASK_S apart, a claim on an address of an unreachable owner fails.
 _TRIES_MAX: Final = 5
 
 
@@ -47,6 +48,8 @@ class Pending:
     deadline: float | None
     waits_for: str
     tries: int = 0
+    #: When the next try counts: whatever happens here makes us try, and cures no absence.
+    counts_from: float = -math.inf
     #: From then on a claim is recorded, whoever owns its address; None: never.
     record_at: float | None = None
 
@@ -162,7 +165,9 @@ class Requests:
         else:
             owner = state.ring.owner(cidr.addr)
             one.waits_for = self._owned_by(cidr, owner)
-            one.tries += 1
+            if now >= one.counts_from:
+                one.tries += 1
+                one.counts_from = now + ASK_S
             asked = self._exchange.ask_owner(cidr.addr, owner, now)
         if one.record_at is not None and (not asked or now >= one.record_at):
             self._record(one, cidr)

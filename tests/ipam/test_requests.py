@@ -184,6 +184,21 @@ def test_claims_elsewhere() -> None:
     assert "cannot be reached" in said(one.answers[waiting])
 
 
+def test_a_claim_outlasts_whatever_happens_here_while_its_owner_is_away() -> None:
+    cluster = Cluster(2)
+    one = cluster.hosts[0]
+    one.allocate("a")
+    cluster.lose(2)
+    assert one.claim("c", "10.32.0.50/26") == ""
+    waiting = one.last()
+    for _ in range(10):
+        one.allocate("b")
+        assert said(one.ask("delete", "b")) == "ok"
+    assert waiting not in one.answers
+    cluster.lose()
+    assert said(one.answers[waiting]) == "ok"
+
+
 def test_a_refusal_for_a_subnet_fails_no_claim() -> None:
     cluster = Cluster(3)
     one, two, _ = cluster.hosts
