@@ -169,7 +169,8 @@ class Lifecycle:
             return
         context = self._context
         gained = context.state.take_over(peer)
-        context.peers.forget([PeerName.from_int(peer)], set())
+        if not context.peers.reachable(peer):
+            context.peers.forget([PeerName.from_int(peer)], set())
         context.told_changed()
         context.out.broadcast()
         context.out.answer(request, gained)

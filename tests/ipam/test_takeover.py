@@ -111,6 +111,15 @@ def test_shutdown_leaves_everything_to_an_heir() -> None:
     assert one.core.status().state is State.STOPPED
 
 
+def test_a_living_one_that_was_taken_over_may_inherit() -> None:
+    cluster = Cluster(2)
+    one, two = cluster.hosts
+    one.allocate("a")
+    assert said(one.ask("take_over", "host2", force=True)) == "32"
+    one.ask("shutdown")
+    assert two.core._context.state.space.free_in(cluster.universe.range) == 64
+
+
 def test_who_asks_one_that_has_left_is_told_its_heir() -> None:
     """It may not have heard yet: the broadcast was lost, or crossed its request."""
     cluster = Cluster(3)
