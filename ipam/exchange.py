@@ -134,7 +134,9 @@ class Exchange:
     # --- giving ----------------------------------------------------------------------------------
 
     def on_request(self, source: int, where: Range, now: float) -> None:
-        """A peer asks us for free addresses. After leaving we only tell who inherited."""
+        """A peer asks us for free addresses; also after we have left, when it may not know yet who
+        inherited, or we may have been given some that crossed our word.
+        """
         context = self._context
         state, out = context.state, context.out
         if not state.ring or source == state.peer:
@@ -147,7 +149,7 @@ class Exchange:
             if asked.size == 1 and state.ring.owner(asked.start) == source:
                 out.send_state(name)  # it asked twice
                 return
-            if not context.stopped and self._may_ask(source, asked.size == 1, now):
+            if self._may_ask(source, asked.size == 1, now):
                 chunk = state.chunk_for(source, asked)
         if chunk is None:
             out.send(name, wire.encode_denial(where))

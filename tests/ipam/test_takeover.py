@@ -139,16 +139,19 @@ def test_who_asks_one_that_has_left_is_told_its_heir() -> None:
     assert ring.entries[0][:2] == (asked.start, int(two.name))
 
 
-def test_one_that_has_left_gives_nothing_though_nobody_inherited() -> None:
-    host = alone()
-    host.allocate("a")
-    host.ask("shutdown")
-    asked = host.cluster.universe.range
-    host.core.on_unicast(name_of(2), wire.encode_space_request(asked), host.cluster.now)
-    assert [event.data[0] for event in host.step() if isinstance(event, SendUnicast)] == [
-        wire.SPACE_DENIED,
-        wire.RING_UPDATE,
-    ]
+def test_what_crossed_the_word_of_leaving_is_given_on() -> None:
+    cluster = Cluster(3)
+    one, two, three = cluster.hosts
+    one.allocate("a")
+    one.ask("shutdown")
+    state = two.core._context.state
+    granted = Range(0x0A200010, 0x0A200018)
+    state.grant(granted, int(one.name))
+    cluster.settle()
+    cluster.gossip()
+    one.core.on_unicast(three.name, wire.encode_space_request(granted), cluster.now)
+    cluster.settle()
+    assert three.core._context.state.ring.owner(granted.end - 1) == int(three.name)
 
 
 def test_a_reset_of_all_in_turn_loses_no_space() -> None:
