@@ -10,6 +10,7 @@ from base import gob
 from ipam import wire
 from ipam.address import Range
 from ipam.paxos import Claims, NodeId, ProposalId
+from ipam.paxos import seeds_of as seeds_of_value
 from ipam.store import Entry
 from ipam.wire import GossipState, RingState
 from tests.golden import load
@@ -95,7 +96,7 @@ def test_unicast(case: dict[str, Any]) -> None:
     payload = bytes.fromhex(case["payload"])
     if case["kind"] == "ring update":
         assert payload[0] == wire.RING_UPDATE
-        wire.decode_state(payload[1:])
+        assert wire.decode_state(payload[1:]).ring == ring_state(case["ring"])
         assert wire.encode_ring_update(payload[1:]) == payload
         return
     where = range_of(case)
@@ -107,6 +108,26 @@ def test_unicast(case: dict[str, Any]) -> None:
     )
     assert ours[0] == payload[0]
     assert wire.decode_range(ours[1:]) == where
+
+
+@pytest.mark.parametrize("case", load("ipam_ring")["merge"], ids=lambda case: case["name"])
+def test_a_ring_by_itself(case: dict[str, Any]) -> None:
+    found = wire.decode_ring(bytes.fromhex(case["incoming_gob"]))
+    assert found == ring_state(case["incoming"])
+
+
+@pytest.mark.parametrize("run", load("ipam_paxos")["runs"], ids=lambda run: run["name"])
+def test_claims_by_themselves(run: dict[str, Any]) -> None:
+    for step in run["steps"]:
+        if step["op"] == "deliver":
+            found = wire._paxos(gob.Decoder(bytes.fromhex(step["message_gob"])).next())
+            assert sorted_values(found) == claims_map(step["message"])
+
+
+@pytest.mark.parametrize("case", VECTORS["normalize_consensus"])
+def test_seeds_of_a_decision(case: dict[str, Any]) -> None:
+    agreed = map(peer, case["consensus_value"] or ())
+    assert seeds_of_value(agreed) == tuple(map(peer, case["ring_seeds"] or ()))
 
 
 def _struct_of(*fields: str) -> bytes:
