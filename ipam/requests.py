@@ -307,11 +307,9 @@ class Requests:
                 self.claims.pop(one.request, None)
         empty: set[Cidr | None] = set()
         for one in list(self.allocates.values()):
-            if one.cidr in empty:
-                continue
             assert one.cidr is not None
-            if (one.ident != ANONYMOUS and self._already(one, one.cidr)) or self._try_allocate(
-                one, now
+            if (one.ident != ANONYMOUS and self._already(one, one.cidr)) or (
+                one.cidr not in empty and self._try_allocate(one, now)
             ):
                 self.allocates.pop(one.request, None)
             else:

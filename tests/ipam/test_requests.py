@@ -49,6 +49,19 @@ def test_a_full_subnet_waits_for_an_address() -> None:
     assert said(host.answers[waiting]) == "10.32.0.1/30"
 
 
+def test_who_asked_twice_is_answered_twice_though_others_wait() -> None:
+    """The caller gave up, say, and asked again: the address is there, whoever stands before."""
+    host = alone("10.32.0.0/29")
+    for number in range(6):
+        assert host.allocate(f"c{number}") != ""
+    asked = []
+    for ident in ("first", "second", "first"):
+        assert host.allocate(ident) == ""
+        asked.append(host.last())
+    host.ask("delete", "c3")
+    assert [said(host.answers.get(one)) for one in asked] == ["10.32.0.4/29", "", "10.32.0.4/29"]
+
+
 def test_anonymous_ones() -> None:
     host = alone()
     assert host.allocate("_") == "10.32.0.1/26"
