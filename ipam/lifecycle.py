@@ -54,7 +54,7 @@ class Lifecycle:
         """Cancel what it waits for; its addresses stay a while, it may be restarting."""
         self._requests.cancel_where(lambda one: one.ident == ident)
         if self._is_container(ident):
-            self._requests.dead.setdefault(ident, now)
+            self._requests.dead[ident] = now
 
     def destroyed(self, ident: str, now: float) -> None:
         """It cannot come back."""

@@ -247,6 +247,18 @@ def test_death_and_resurrection() -> None:
     assert host.core.status().active_ips == 0
 
 
+def test_the_last_of_several_deaths_counts() -> None:
+    """It was restarting, and nobody told that it had started."""
+    host = alone()
+    host.allocate("a", is_container=True)
+    for _ in range(2):
+        host.core.container_died("a", host.cluster.now)
+        host.cluster.pass_time(20)
+    assert len(list(host.core.owned())) == 1
+    host.cluster.pass_time(15)
+    assert not list(host.core.owned())
+
+
 def test_death_cancels_all_that_waits() -> None:
     cluster = Cluster(2)
     cluster.lose(2)
