@@ -14,6 +14,6 @@ def main() -> int:
     try:
         with importing():
             from control.cli.main import main as run
+        return run()  # until it takes care of that itself
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return run()

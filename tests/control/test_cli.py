@@ -171,11 +171,20 @@ sys.meta_path.insert(0, Finder())
 from control.cli.entry import main
 sys.exit(main())
 """
+_INTERRUPTED_SET_UP = """
+import signal, sys
+import typer
+
+typer.main.get_command = lambda _: signal.raise_signal(signal.SIGINT)
+from control.cli.entry import main
+sys.exit(main())
+"""
 
 
-def test_an_interrupt_while_it_imports_leaves_no_trace() -> None:
+@pytest.mark.parametrize("program", [_INTERRUPTED_IMPORT, _INTERRUPTED_SET_UP])
+def test_an_interrupt_before_it_begins_leaves_no_trace(program: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _INTERRUPTED_IMPORT, "version"],
+        [sys.executable, "-c", program, "version"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
