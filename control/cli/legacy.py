@@ -74,11 +74,12 @@ REJECTED: Final[dict[str, str]] = {
 
 
 def strip_legacy(
-    arguments: Sequence[str], switches: Collection[str] = ()
+    arguments: Sequence[str], switches: Collection[str] = (), valued: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
     """The arguments without ignored options, and a sentence on each of those.
 
-    ``switches`` are names of options that take no value: what is "=false" goes, too.
+    ``switches`` are names of options that take no value: what is "=false" goes, too. What follows
+    one of the ``valued`` is its value, whatever it looks like: if it went, the next would be.
 
     Raises:
         ConfigError: one of them is rejected.
@@ -90,6 +91,10 @@ def strip_legacy(
         argument = left.pop(0)
         if argument == "--":
             return [*kept, argument, *left], warnings
+        if argument in valued:
+            kept += [argument, *left[:1]]
+            del left[:1]
+            continue
         name, equals, value = argument.partition("=")
         if (hint := REJECTED.get(name)) is not None:
             if equals and (not value or parse_bool(value) is False):
@@ -115,7 +120,8 @@ class LegacyCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As the base does it, with what is left."""
         switches = {name for each in self.params if _is_switch(each) for name in each.opts}
-        kept, warnings = strip_legacy(args, switches)
+        valued = {name for each in self.params for name in each.opts if name.startswith("-")}
+        kept, warnings = strip_legacy(args, switches, valued - switches)
         for warning in warnings:
             print(f"weft: {warning}", file=sys.stderr)
         return super().parse_args(ctx, kept)

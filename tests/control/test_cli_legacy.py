@@ -58,6 +58,14 @@ def test_switches_may_say_what_they_are() -> None:
     assert weft("launch", "--no-discovery=false", "--version=true").returncode == 0
 
 
+def test_a_value_may_look_like_an_option() -> None:
+    given = ["--name", "--resume=false", "--name", "-H=0", "--name", "--no-dns", "--name=-H", "a"]
+    assert strip_legacy([*given, "--name"], {"--resume"}, {"--name"}) == ([*given, "--name"], [])
+    done = weft("launch", "--log-level", "--no-dns=1", "--version")
+    assert done.returncode == 1
+    assert "'--no-dns=1'" in done.stderr
+
+
 @given(st.lists(st.sampled_from([*IGNORED, "--", "a", "--name", "--x=y", "-"])))
 def test_nothing_else_is_lost(arguments: list[str]) -> None:
     kept, _ = strip_legacy(arguments)
