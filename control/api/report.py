@@ -12,16 +12,18 @@ differ (``Dest``, null for ``Targets``), the vectors win.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from base.counters import COUNTER_NAMES
 from control.api.connections import own_connections, peer_states, record, rfc3339
 from control.api.printable import ABSENT, NIL
 from control.api.status import warnings
-from control.api.template import OpenMap, Titled
+from control.api.template import OpenMap, Partial, Titled
 from control.node import NodeView
 from ipam.address import format_address
 from ipam.status import IpamStatus, State
+
+_PARTS: Final = frozenset(("IPAM", "DNS", "Proxy", "Plugin"))
 
 
 def build(view: NodeView) -> dict[str, Any]:
@@ -54,11 +56,11 @@ def build(view: NodeView) -> dict[str, Any]:
     }
 
 
-def for_template(view: NodeView) -> dict[str, Any]:
-    """The report with the parts of the original that are switched off or not ours, as templates
-    may ask for them.
+def for_template(view: NodeView) -> Partial:
+    """The report, of which templates may ask for the parts of the original that are switched off
+    or not ours; as JSON it is the same.
     """
-    return dict.fromkeys(("IPAM", "DNS", "Proxy", "Plugin"), ABSENT) | build(view)
+    return Partial(build(view), _PARTS)
 
 
 def summary(view: NodeView) -> dict[str, Any]:

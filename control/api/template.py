@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from control.api.printable import Absent, Nil, json_text, printable
+from control.api.printable import ABSENT, Absent, Nil, json_text, printable
 
 DEPTH_MAX: Final = 50
 STEPS_MAX: Final = 1_000_000
@@ -60,6 +60,14 @@ class RenderError(ValueError):
 
 class OpenMap(dict[str, Any]):
     """A dict whose missing keys are None to a template."""
+
+
+class Partial(dict[str, Any]):
+    """A dict with fields that are ``absent``: JSON and printing leave them out."""
+
+    def __init__(self, fields: dict[str, Any], absent: frozenset[str]) -> None:
+        super().__init__(fields)
+        self.absent = absent
 
 
 class Titled(dict[str, Any]):
@@ -313,6 +321,8 @@ def _field(found: Any, name: str) -> Any:
         return None
     if not isinstance(found, dict):
         raise RenderError(f"can't evaluate field {name} in type {type(found).__name__}")
+    if name not in found and isinstance(found, Partial) and name in found.absent:
+        return ABSENT
     if name not in found and not isinstance(found, OpenMap):
         raise RenderError(f"can't evaluate field {name}")
     return found.get(name)

@@ -162,6 +162,7 @@ def test_templates_of_scripts() -> None:
 
 def test_parts_that_are_off() -> None:
     data = report.for_template(node())
+    assert Template("{{json .}}").render(data) == json_text(report.build(node()))
     for part in ("IPAM", "DNS", "Proxy", "Plugin"):
         ask = f"{{{{if .{part}}}}}on{{{{else}}}}off{{{{end}}}} {{{{.{part}}}}}"
         assert Template(ask).render(data) == "off <nil>"
