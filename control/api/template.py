@@ -188,8 +188,10 @@ class _Parser:
             found = _TOKEN.match(self._text, self._at)
             if found is None:
                 raise self._error(self._complaint(behind_name=before in ("path", "word")))
-            self._at = found.end()
             kind = found.lastgroup
+            if kind in ("quoted", "raw") and before in ("path", "word"):
+                raise self._error(self._complaint(behind_name=True))
+            self._at = found.end()
             if kind not in ("space", "end") and before not in ("space", "word"):
                 said = "<.>" if kind == "dot" else f'"{printable(found[0])}"'
                 raise self._error(f"unexpected {said} in operand")
@@ -203,11 +205,11 @@ class _Parser:
         if self._at == len(self._text):
             return "unclosed action"
         char = self._text[self._at]
-        if char in '"`':
-            return f"unterminated {'raw ' if char == '`' else ''}quoted string"
         if behind_name and char not in _BEHIND_NAMES:
             shown = f" '{char}'" if char.isprintable() else ""
             return f"bad character U+{ord(char):04X}{shown}"
+        if char in '"`':
+            return f"unterminated {'raw ' if char == '`' else ''}quoted string"
         return f"unexpected '{printable(char)}' in action"
 
     def _value(self, tokens: list[str], of: str = "command") -> _Value:

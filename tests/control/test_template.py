@@ -86,6 +86,8 @@ def test_renders(template: str, text: str) -> None:
         ("{{$x}}", "template: format:1: unexpected '$' in action"),
         ("{{.A\x1b}}", "template: format:1: bad character U+001B"),
         ("{{.A}", "template: format:1: bad character U+007D '}'"),
+        ('{{.A"x"}}', "template: format:1: bad character U+0022 '\"'"),
+        ("{{len`x}}", "template: format:1: bad character U+0060 '`'"),
         ("{{.A|len}}", "template: format:1: unexpected '|' in action"),
         ("{{\x1b}}", "template: format:1: unexpected '\\x1b' in action"),
         ("{{if .A}}" * 51 + "{{end}}" * 51, "template: format:1: more than 50 blocks"),
