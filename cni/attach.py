@@ -134,7 +134,7 @@ class Attacher:
             NetnsError: it is the host's own namespace.
             BridgeMissingError: no such bridge.
             ConfigError: the MTU is larger than the bridge's.
-            InterfaceExistsError: the interface's name is taken by something else.
+            InterfaceExistsError: the name is taken by something else, or it is on another bridge.
             NetlinkError: the kernel refused.
         """
         netns.refuse_own()

@@ -117,7 +117,7 @@ def _moved(ours: Ring, outcome: Outcome) -> list[Range]:
 
 
 def _names(peers: Sequence[int], nick: Callable[[int], str]) -> str:
-    """Seeds as the operators of both sides compare them, the same text at both."""
+    """Seeds as the operators of both sides compare them: names, and what is known beside them."""
     named = [(PeerName.from_int(peer), nick(peer)) for peer in peers]
     return f"[{' '.join(format_peer(*one) if one[1] else str(one[0]) for one in named)}]"
 
