@@ -93,7 +93,8 @@ def _host_problems(
 def mend_host_end(host: RouteSocket, wanted: Wanted, *, host_name: str = "") -> list[str]:
     """Put the host's end back on its bridge and up; what was changed.
 
-    A bridge that was deleted and made again has lost its ports, the containers' ends included.
+    A bridge that was deleted and made again has lost its ports, the containers' ends included. One
+    that somebody has put on another bridge stays there.
 
     Raises:
         NetlinkError: the kernel refused.
@@ -102,8 +103,10 @@ def mend_host_end(host: RouteSocket, wanted: Wanted, *, host_name: str = "") -> 
     bridge = find_link(host, wanted.bridge)
     if outer is None or bridge is None or not _is_of(outer, wanted):
         return []
+    if outer.bridge not in (0, bridge.index):
+        return []
     changed = []
-    if outer.bridge != bridge.index:
+    if not outer.bridge:
         host.one(req.join(outer.index, outer.name, bridge.index))
         changed.append(f"{outer.name} joined to {wanted.bridge}")
     if changed or not outer.up or outer.hairpin != wanted.hairpin:

@@ -40,7 +40,7 @@ ACCEPT_BURST: Final = 64
 ACCEPT_INTERVAL_S: Final = 0.05
 _SOURCES_MAX: Final = 4096
 #: A connection that was there, and was gone when it was to be accepted.
-ACCEPT_TIMEOUT_S: Final = 0.5
+ACCEPT_TIMEOUT_S: Final = 2.0
 #: Three SYNs. The next attempt is not far.
 DIAL_TIMEOUT_S: Final = 5.0
 READ_LEN: Final = 65536

@@ -138,6 +138,18 @@ def test_ports_of_a_bridge_that_was_made_again() -> None:
 
 
 @in_new_netns
+def test_who_was_put_on_another_bridge_stays_there() -> None:
+    with Wire.up() as wire:
+        wire.attacher.attach(wire.netns(), WANTED)
+        make_bridge("blue")
+        ip("link", "set", WANTED.host_ifname, "master", "blue")
+        problem = f"{WANTED.host_ifname} is not on bridge weave"
+        assert host_problems(wire.attacher.host, WANTED) == [problem]
+        assert mend_host_end(wire.attacher.host, WANTED) == []
+        assert host_problems(wire.attacher.host, WANTED) == [problem]
+
+
+@in_new_netns
 def test_a_host_end_that_is_down() -> None:
     with Wire.up() as wire:
         wire.container("c1", "10.32.0.2/12")
