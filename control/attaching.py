@@ -93,9 +93,10 @@ class Attaching:
             addresses = (*kept, *(each for each in self._obtained if each not in kept))
             wanted = replace(self._wanted(addresses), label=begun.label)
             self._made = await book.in_thread(partial(book.attacher.attach, request.netns, wanted))
-            record = replace(
-                begun.finished(), addresses=addresses, mac=self._made.mac, mtu=self._made.mtu
-            )
+            record = replace(begun, addresses=addresses, mac=self._made.mac, mtu=self._made.mtu)
+            surplus = self._surplus(record)
+            if not surplus:
+                record = record.finished()
             await book.in_thread(partial(book.store.put, record))
         except BaseException:
             with anyio.move_on_after(_UNDO_TIMEOUT_S, shield=True):
@@ -103,13 +104,11 @@ class Attaching:
             raise
         finally:
             del book.pending[self._key]
+        if surplus:
+            with anyio.CancelScope(shield=True):
+                record = await self._give_back(record, surplus)
         book.records[self._key] = record
         book.tell()
-        if self._before is not None:
-            used = {each.ip for each in addresses}
-            for each in self._before.addresses:
-                if each.ip not in used:
-                    await book.release(record.ident, each)
         return record
 
     async def _draft(self) -> Attachment:
@@ -184,6 +183,25 @@ class Attaching:
             legacy_name=self._book.legacy_names,
             label=request.label,
         )
+
+    def _surplus(self, record: Attachment) -> list[Interface]:
+        """What was held for the attachment of before and is not wanted any more."""
+        kept = {each.ip for each in (*record.addresses, *(record.under_way or ()))}
+        return [each for each in self._had if each.ip not in kept]
+
+    async def _give_back(self, record: Attachment, surplus: list[Interface]) -> Attachment:
+        """Release; what the disk does not take is left to whoever finishes the record.
+
+        That is the next attach or detach of this interface, or the next start.
+        """
+        book = self._book
+        done = False
+        with logged("address not released"):
+            for each in surplus:
+                await book.release(record.ident, each)
+            await book.in_thread(partial(book.store.put, record.finished()))
+            done = True
+        return record.finished() if done else record
 
     async def _undo(self, begun: Attachment) -> None:
         book, request, made = self._book, self._request, self._made

@@ -124,7 +124,9 @@ class AttachmentBook:
         return tuple(await self.addresses.lookup(ident, _EVERYWHERE))
 
     async def held_besides(self, ident: str, record: Attachment | None) -> tuple[Interface, ...]:
-        """What is allocated under an ident and is not of its attachment."""
+        """What is allocated under an ident and is not of its attachment, finished or not."""
+        if record is not None and record.under_way is not None:
+            return record.under_way
         ours = {each.ip for each in record.addresses} if record is not None else set()
         return tuple(each for each in await self.held(ident) if each.ip not in ours)
 

@@ -205,7 +205,12 @@ class Attachments:
         if record.foreign:
             remove = partial(attacher.detach_unmarked, record.host_ifname)
         await self.book.in_thread(remove)
-        for each in record.addresses:
+        ours = record.addresses
+        if record.under_way is not None:  # more was to be released than could be
+            besides = {each.ip for each in record.under_way}
+            held = await self.book.held(record.ident)
+            ours = (*ours, *(each for each in held if each.ip not in besides))
+        for each in dict.fromkeys(ours):
             await self.book.release(record.ident, each)
         await self.book.in_thread(partial(self.book.store.delete, record))
         del self.book.records[record.key]

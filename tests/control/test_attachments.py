@@ -18,6 +18,7 @@ from control.attaching import AttachRequest
 from control.attachment_store import AttachmentStore
 from control.host.address_spec import FromSubnet
 from control.host.ports import Port
+from control.ipam_addresses import IpamAddresses
 from tests.cni.test_attach_failures import Fault
 from tests.cni.wires import (
     addresses_in,
@@ -131,6 +132,36 @@ async def test_a_container_started_again_has_its_address_back(tmp_path: Path) ->
             assert addresses_in(after) == ["10.32.1.1/24"]
             assert made.netns_id == after.ident
             assert node.owned() == {"c1": ["10.32.1.1/24"]}
+            await node.clean()
+
+
+@on_a_host
+async def test_what_cannot_be_released_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is started again has what it asks for, though the disk is full."""
+
+    async def refuse(*_: object) -> None:
+        raise AllocationError("disk full")
+
+    wide = ("net:default", "net:10.32.2.0/24")
+    with new_netns() as one, new_netns() as other:
+        async with running(tmp_path) as node:
+            for container in ("c1", "c2", "c3"):
+                await node.attach(container, one, *wide, ifname=f"{container}e")
+            before = node.owned()
+            with monkeypatch.context() as broken:
+                broken.setattr(IpamAddresses, "free", refuse)
+                for container in before:
+                    made = await node.attach(container, other, ifname=f"{container}e")
+                    assert [str(each) for each in made.addresses] == before[container][:1]
+            assert node.owned() == before
+            await node.attach("c1", other, ifname="c1e")
+            assert node.owned()["c1"] == before["c1"][:1]
+            await node.detach("c2", ifname="c2e", everything=True)
+            assert "c2" not in node.owned()
+        async with running(tmp_path) as node:  # what is left is settled at the start
+            assert node.owned() == {each: before[each][:1] for each in ("c1", "c3")}
             await node.clean()
 
 
