@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 import anyio
@@ -87,13 +87,13 @@ class Exposer:
         """
         done: list[IPv4Interface] = []
         for spec in specs:
-            held = await self._held()
+            held = await self._held_ips()
             address = await self._obtain(spec)
             try:
                 with anyio.CancelScope(shield=True):
                     await self._expose_address(address, masquerade=masquerade, recorded=True)
             except NetlinkError:
-                if address not in held:
+                if address.ip not in held:
                     await self._give_back(address)
                 raise
             done.append(address)
@@ -108,7 +108,11 @@ class Exposer:
         self, address: IPv4Interface, *, masquerade: bool, recorded: bool = False
     ) -> None:
         async with self._lock:
-            if recorded and self._addresses is not None and address not in await self._held():
+            if (
+                recorded
+                and self._addresses is not None
+                and address.ip not in await self._held_ips()
+            ):
                 # by now it may be another's
                 raise RequestCancelledError(f"{address} was hidden while it was being exposed")
             added = await anyio.to_thread.run_sync(bridges.add_address, self._bridge, address)
@@ -218,6 +222,10 @@ class Exposer:
             return []
         return await self._addresses.lookup(EXPOSE_IDENT, _EVERYWHERE)
 
+    async def _held_ips(self) -> set[IPv4Address]:
+        """Without their lengths: of nested subnets, one address is recorded once."""
+        return {each.ip for each in await self._held()}
+
     async def _obtain(self, spec: AddressSpec) -> IPv4Interface:
         if isinstance(spec, FixedAddress):
             check_length(spec.address, (*self._known.entries, *await self._held()))
@@ -240,7 +248,13 @@ class Exposer:
                 if self._addresses is None:
                     raise ConfigError(_NO_IPAM)
                 where = self._addresses.default_subnet if subnet is None else subnet
-                return await self._addresses.lookup(EXPOSE_IDENT, where)
+                entries = self._known.entries
+                held = await self._addresses.lookup(EXPOSE_IDENT, where)
+                # recorded with one length, it may be exposed with others
+                found = [each for each in entries if each.network == where]
+                ips = {each.ip for each in entries}
+                found += [each for each in held if each in entries or each.ip not in ips]
+                return list(dict.fromkeys(found))
 
     async def _is_ours(self, address: IPv4Interface) -> bool:
         if self._addresses is None:

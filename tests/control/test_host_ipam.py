@@ -82,6 +82,25 @@ async def test_the_gateway_stays_over_restarts_and_the_loss_of_the_bridge() -> N
 
 
 @in_netns
+async def test_a_subnet_of_the_default_one_is_exposed_beside_it() -> None:
+    """The allocator gives one address for both, and records it once."""
+    sh(BRIDGE)
+    inner, both = "net:10.32.5.0/24", ["10.32.5.1/16", "10.32.5.1/24"]
+    with tempfile.TemporaryDirectory() as folder:
+        async with node(folder) as it:
+            assert await it.expose(inner) == ["10.32.5.1/24"]
+            assert await it.expose(inner, "net:default") == both[::-1]
+            assert (on_bridge(), await it.held()) == (both, ["10.32.5.1/24"])
+        async with node(folder) as it:
+            await until(lambda: len(it.host.exposed) == 2, "put back")
+            assert await it.hide(inner) == ["10.32.5.1/24"]
+            assert (on_bridge(), await it.held()) == (both[:1], ["10.32.5.1/24"])
+            assert await it.expose(inner) == both[1:]
+            assert await it.hide("net:default") == both
+            assert (on_bridge(), await it.held()) == ([], [])
+
+
+@in_netns
 async def test_what_is_on_the_bridge_and_free_is_recorded() -> None:
     sh(f"{BRIDGE}; ip addr add 10.32.9.9/16 dev weave; ip addr add 10.2.0.1/16 dev weave")
     with tempfile.TemporaryDirectory() as folder:
