@@ -43,7 +43,7 @@ from control.ipam_service import IpamService
 from control.ipam_settings import parse_ipam
 from control.ipam_store import IpamStore
 from control.mesh_service import MeshService, MeshSettings, parse_subnets
-from control.password import find_password
+from control.password import take_password
 from control.service import Service
 from control.state import StateStore
 from control.static_service import StaticService
@@ -126,7 +126,7 @@ def _mesh(
     universe: Range | None,
     held: contextlib.ExitStack,
 ) -> tuple[MeshService, StateStore, PeerName]:
-    password = find_password(options.password_file, os.environ)
+    password = take_password(options.password_file, os.environ)
     subnets = parse_subnets(options.trusted_subnets)
     given = None if options.name is None else parse_name(options.name)
     fresh = partial(weave_name, files) if options.adopt else random_name

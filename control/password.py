@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,6 +36,14 @@ class Password(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Password({'set' if self.value else 'none'}, {self.warnings!r})"
+
+
+def take_password(file: Path | None, environ: MutableMapping[str, str]) -> Password:
+    """As :func:`find_password`; afterwards no program that we run gets the variable."""
+    try:
+        return find_password(file, environ)
+    finally:
+        environ.pop(VARIABLE, None)
 
 
 def find_password(file: Path | None, environ: Mapping[str, str]) -> Password:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from control.password import NO_PASSWORD, find_password
+from control.password import NO_PASSWORD, find_password, take_password
 
 
 def _file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -78,3 +78,13 @@ def test_without_one_there_is_a_warning() -> None:
 
 def test_it_is_not_shown() -> None:
     assert "variable" not in repr(find_password(None, {"WEAVE_PASSWORD": "variable"}))
+
+
+def test_children_do_not_inherit_it(tmp_path: Path) -> None:
+    environ = {"WEAVE_PASSWORD": "variable", "PATH": "/bin"}
+    assert take_password(None, environ).value == b"variable"
+    assert environ == {"PATH": "/bin"}
+    environ = {"WEAVE_PASSWORD": "variable"}
+    with pytest.raises(ConfigError):
+        take_password(tmp_path / "none", environ)
+    assert environ == {}
