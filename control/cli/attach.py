@@ -7,6 +7,7 @@ themselves. Source of truth: node specification 6 and 10.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,6 +20,8 @@ from control.cli import options as opt
 EXIT_LEAKS: Final = 1
 EXPOSE_ID: Final = "weave:expose"
 _ID_SHOWN_LEN: Final = 12
+#: An id as runtimes make them, not a name that somebody chose.
+_MADE_ID: Final = re.compile("[0-9a-f]{12,}")
 
 app = typer.Typer()
 
@@ -51,8 +54,7 @@ _DETACH = """
 Take a container off the network: its addresses of the default subnet, or those given. With its last
 address the interface goes. Never waits for other hosts. Prints the addresses.
 
-CONTAINER is named as for weft attach, or by the beginning of the id that
-weft ps shows.
+CONTAINER is named as for weft attach, or by the beginning of a runtime's id that weft ps shows.
 
 Examples:
 
@@ -66,8 +68,7 @@ Examples:
 _PS = """
 List what is attached: id, MAC address, addresses; first of all the host itself.
 
-CONTAINER is the beginning of an id that is shown, or a name as for weft
-attach.
+CONTAINER is the beginning of an id that is shown, or a name as for weft attach.
 
 Examples:
 
@@ -325,6 +326,8 @@ def _attached(http_addr: str, text: str) -> str:
     begins = _beginning(text, known)
     if text in begins:
         return text
+    # nobody shortens a name: whoever means web1, which is gone, does not mean web10
+    begins = {ident for ident in begins if _MADE_ID.fullmatch(ident)}
     if len(begins) > 1:
         raise ConfigError(f'detach: "{text}" is the beginning of {len(begins)} ids; give more')
     if begins:

@@ -46,7 +46,7 @@ def test_names_of_what_is_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         attach(node, "d0c4e4", three, "10.2.1.3/24", "")
         assert [row.split()[0] for row in node.says("ps", "a").splitlines()] == ["a11", "a22"]
         assert node.says("ps", "nobody") == node.says("ps", "default/nobody") == ""
-        assert node.says("detach", "nobody") == ""
+        assert node.says("detach", "nobody") == node.says("detach", "a1") == ""
         assert "not known here" in node.refuses("detach", "default/nobody")
         for command in ("detach", "ps"):
             assert "2 attachments" in node.refuses(command, "default/web")
