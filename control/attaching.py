@@ -14,8 +14,9 @@ from typing import Final
 
 import anyio
 
-from base.errors import ConfigError, NoAddressError, RequestCancelledError
+from base.errors import ConfigError, NoAddressError, RequestCancelledError, WeftError
 from cni.attach import Attached, Wanted
+from cni.links import find_link
 from cni.names import DEFAULT_IFNAME, check_container_id, check_ifname
 from cni.netns import Netns
 from cni.requests import Interface, Route
@@ -213,6 +214,9 @@ class Attaching:
                 else:
                     take = book.attacher.remove_addresses
                     await book.in_thread(partial(take, request.netns, request.ifname, made.added))
+        if self._before is not None and self._known is None:
+            with logged("interface of before not put back"):
+                await book.in_thread(partial(self._put_back, self._before))
         held_before = {each.ip for each in self._had}
         for each in self._obtained:
             if each.ip not in held_before:
@@ -223,6 +227,21 @@ class Attaching:
                 await book.in_thread(partial(book.store.put, self._before))
             else:
                 await book.in_thread(partial(book.store.delete, begun))
+
+    def _put_back(self, before: Attachment) -> None:
+        """The namespace of before, if it is still there, has its interface as it had it."""
+        book = self._book
+        if find_link(book.attacher.host, before.host_ifname) is not None:
+            return
+        with contextlib.ExitStack() as held:
+            try:
+                netns = held.enter_context(book.files.netns(before.netns))
+            except WeftError:
+                return  # its container is gone; the addresses wait for the next attempt
+            if netns.ident == before.netns_id:
+                legacy = book.legacy_names
+                wanted = replace(before.wanted(), mac=before.mac or None, legacy_name=legacy)
+                book.attacher.attach(netns, wanted)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from base.errors import AllocationError, ConfigError, NetlinkError, RequestCancelledError
+from cni import attach
 from cni.attach import Attacher
 from cni.errors import NetnsGoneError
 from cni.netns import Netns
@@ -132,6 +133,33 @@ async def test_a_container_started_again_has_its_address_back(tmp_path: Path) ->
             assert addresses_in(after) == ["10.32.1.1/24"]
             assert made.netns_id == after.ident
             assert node.owned() == {"c1": ["10.32.1.1/24"]}
+            await node.clean()
+
+
+@on_a_host
+async def test_a_move_that_fails_leaves_the_container_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        if links_in(other) != {"lo"}:  # the old pair is gone, the new one is there
+            raise NetlinkError("test", "sysctl", "injected")
+
+    async with running(tmp_path) as node:
+        with new_netns() as one, new_netns() as other:
+            path = f"/proc/self/fd/{one.fileno()}"
+            with Netns.open(path) as named:
+                before = await node.attach("c1", named, "net:default", "net:10.32.2.0/24")
+            routes, addresses = routes_in(one), addresses_in(one)
+            with monkeypatch.context() as broken:
+                broken.setattr(attach, "guard_host_end", refuse)
+                with pytest.raises(NetlinkError, match="injected"):
+                    await node.attach("c1", other, "net:10.32.3.0/24")
+            assert links_in(other) == {"lo"}
+            assert (routes_in(one), addresses_in(one)) == (routes, addresses)
+            (link,) = one.run(lambda: ip_json("link", "show", "ethwe"))
+            assert link["address"] == before.mac
+            assert node.attachments.records == node.store.load() == [before]
+            assert set(node.owned()["c1"]) == set(addresses)
             await node.clean()
 
 
