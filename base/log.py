@@ -22,7 +22,7 @@ from base.clock import Clock, MonotonicClock
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("kv", "json")
 #: Libraries whose debug records dump every message they see.
-_CHATTERING: Final = ("pyroute2", "asyncio", "httpcore", "httpx")
+_CHATTERING: Final = ("pyroute2", "asyncio", "httpcore")
 
 _FIELDS: Final = "weft_fields"
 

@@ -1,9 +1,9 @@
 """Options of the original that this program has no use for.
 
 Old scripts give them. Those that change nothing here are dropped with one warning; those whose
-effect would be missed end the command with a hint, unless they are off: ``--proxy=false``. Switches
-may say true or false behind a "=", as those of the original do. Names of hosts
-(DNS) are among the former until they are served. Source of truth: node specification 8.
+effect would be missed end the command with a hint, unless they are off: ``--proxy=false``. Names of
+hosts (DNS) are among the former until they are served. Switches may say true or false behind a "=",
+as those of the original do. Source of truth: node specification 8.
 """
 
 from __future__ import annotations

@@ -266,7 +266,3 @@ def _usage_error(err: typer.TyperException, words: list[str]) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
